@@ -1,0 +1,70 @@
+/** A row as the driver returns it: `BIGINT` and `NUMERIC` as strings, `json`/`jsonb` parsed, timestamps as `Date`. */
+export type Row = Record<string, unknown>;
+
+export interface QueryOptions {
+  /** Longest wait for a pooled connection, in ms. Default: the storage's own limit (5000). Past it: `MeshOverloadedError`. */
+  readonly acquireTimeoutMs?: number;
+}
+
+/**
+ * Where a piece of code sends its SQL: the pool, one transaction, or a transaction that opens on first use. Internal
+ * SQL uses `$1` placeholders; `?1` is rewritten only on the way in from `ctx.db`.
+ */
+export interface Session {
+  query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]>;
+  /** Commits when `fn` resolves, rolls back when it rejects. Inside a transaction: a savepoint. */
+  transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T>;
+  /**
+   * The transaction that effects decided on in this session (emits, enqueues) must join, or null where they commit
+   * on their own. A lazy session opens its transaction here.
+   */
+  joinTransaction(): Promise<Transaction | null>;
+}
+
+/** An open transaction. Used after its end, it throws `MeshError` with code `TRANSACTION_CLOSED`. */
+export interface Transaction extends Session {
+  /**
+   * Runs `fn` once after the outermost transaction has committed; never after a rollback, of a savepoint either.
+   * What `fn` throws is logged: the commit stands.
+   */
+  afterCommit(fn: () => void | Promise<void>): void;
+}
+
+/** A transaction whose end is decided by its owner. Exactly one of `commit` and `rollback` must be called. */
+export interface OwnedTransaction extends Transaction {
+  /** Resolves after the commit is acknowledged. An unclear outcome (connection lost while waiting) rejects with code `COMMIT_UNKNOWN`. */
+  commit(): Promise<void>;
+  /** Never rejects; destroys the connection where it cannot be rolled back. */
+  rollback(): Promise<void>;
+}
+
+/** One connection of its own that listens. It reconnects by itself, with back-off, until closed. */
+export interface Listener {
+  close(): Promise<void>;
+}
+
+export interface ListenerHandlers {
+  /** One NOTIFY on one of the channels. Called in order of arrival. Must not throw. */
+  onNotify(channel: string, payload: string): void;
+  /** LISTEN is in force: at first, and after each reconnect. Whatever was missed must be read from tables now. */
+  onConnected(): void;
+  /** The connection is gone; the next try is under way. */
+  onDisconnected(error: Error): void;
+}
+
+/** The Postgres port. Everything of one mesh lives in one schema. */
+export interface Storage extends Session {
+  /** Schema name, unquoted. */
+  readonly schema: string;
+  /** Quoted, schema-qualified name of a table, sequence or function: `table("jobs")` → `"public"."jobs"`. */
+  table(name: string): string;
+  /** NOTIFY channel of this mesh: at most 63 bytes, different for each schema. */
+  channel(name: string): string;
+  begin(options?: QueryOptions): Promise<OwnedTransaction>;
+  /** Opens the listening connection (`listenUrl`, else `url`). Resolves once LISTEN is in force, rejects if the first try fails. */
+  listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener>;
+  /** What the pool looks like now. `reachable`: false from a failed connection until the next success. */
+  stats(): { readonly total: number; readonly idle: number; readonly waiting: number; readonly reachable: boolean };
+  /** Waits for queries under way, up to 5 s, then closes every connection. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,34 @@
+import type { Target } from "../contract/registration.js";
+import type { RetryOptions } from "../contract/descriptor.js";
+
+/** A live peer as a target of calls. One object per peer, replaced when its row changes. */
+export interface Candidate {
+  readonly nodeId: string;
+  readonly advertisedUrl: string;
+  readonly rpcPath: string;
+  /** 0..1; 0 where the peer reports none. */
+  readonly cpuLoad: number;
+}
+
+/** What calls need to know of the cluster. Every lookup is O(1) in actions, services and nodes. */
+export interface NodeDirectory {
+  /** Peers that serve the action, can be reached, are not draining and not under suspicion; where all are suspect, all of them. Stable order. */
+  candidates(action: string): readonly Candidate[];
+  /** The peer, if it is live and serves the action. */
+  candidate(nodeId: string, action: string): Candidate | undefined;
+  /** The peer refused or dropped a connection, or let a call time out: avoided until its next heartbeat or a short back-off. */
+  suspect(nodeId: string): void;
+}
+
+/** An action of a service registered on this node, ready to run. */
+export interface LocalAction {
+  /** Full name. */
+  readonly name: string;
+  readonly target: Target;
+  readonly timeoutMs?: number;
+  readonly retry?: RetryOptions;
+}
+
+export interface LocalActions {
+  find(action: string): LocalAction | undefined;
+}

@@ -1,0 +1,24 @@
+import type { DeadlineView } from "../contract/registration.js";
+
+/** Monotonic ms: the only clock that deadlines know. */
+export const now = (): number => performance.now();
+
+export class Deadline implements DeadlineView {
+  readonly budgetMs: number;
+  /** On the clock of `now()`. */
+  readonly at: number;
+
+  constructor(budgetMs: number, at: number = now() + budgetMs) {
+    this.budgetMs = budgetMs;
+    this.at = at;
+  }
+
+  /** The sooner of `parent`'s end and `budgetMs` from now. */
+  static within(parent: DeadlineView | null, budgetMs: number): Deadline {
+    return new Deadline(parent === null ? budgetMs : Math.min(budgetMs, parent.remainingMs()));
+  }
+
+  remainingMs(): number {
+    return Math.max(0, this.at - now());
+  }
+}

@@ -1,0 +1,5 @@
+import type { Storage } from "../contract/storage.js";
+
+export function migrate(_storage: Storage): Promise<void> {
+  throw new Error("stub");
+}

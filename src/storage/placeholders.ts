@@ -1,0 +1,3 @@
+export function rewritePlaceholders(_sql: string): string {
+  throw new Error("stub");
+}
