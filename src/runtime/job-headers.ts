@@ -1,0 +1,23 @@
+import type { Meta } from "../contract/context.js";
+
+/** What the `headers` column of a job holds, as JSON: all that travels with a payload. */
+export interface JobHeaders {
+  /** Id of the event that the job carries, the same for each of its groups; left out of plain jobs, whose id is the job's. */
+  readonly id?: string;
+  readonly requestId: string;
+  readonly meta: Meta;
+  /** Node that emitted or enqueued. */
+  readonly nodeId: string;
+}
+
+export function encodeJobHeaders(headers: JobHeaders): string {
+  return JSON.stringify(headers);
+}
+
+/** Throws where the text is no JSON object. What is missing gets an empty value: a job is not lost for its headers. */
+export function decodeJobHeaders(text: string): JobHeaders {
+  const parsed: unknown = JSON.parse(text);
+  if (typeof parsed !== "object" || parsed === null) throw new SyntaxError("job headers are not a JSON object");
+  const { id, requestId, meta, nodeId } = parsed as Partial<JobHeaders>;
+  return { ...(typeof id === "string" ? { id } : {}), requestId: requestId ?? "", meta: meta ?? {}, nodeId: nodeId ?? "" };
+}
