@@ -1,17 +1,151 @@
-import type { Logger } from "../logger.js";
-import type { Storage } from "../contract/storage.js";
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { Listener, ListenerHandlers, OwnedTransaction, QueryOptions, Row, Storage, Transaction } from "../contract/storage.js";
+import { MeshConfigurationError } from "../errors.js";
+import type { PooledConnection } from "./connection.js";
+import { sqlState } from "./connection-errors.js";
+import { PostgresListener } from "./listener.js";
+import { channelName, quoteIdentifier } from "./names.js";
+import { checkPostgresOptions, type PostgresOptions } from "./options.js";
+import { ConnectionPool } from "./pool.js";
+import { PostgresTransaction, type TransactionHost } from "./transaction.js";
 
-export interface PostgresOptions {
-  readonly url: string;
-  readonly listenUrl?: string;
-  /** Default 10. */
-  readonly poolSize?: number;
-  /** Default `"public"`. */
-  readonly schema?: string;
-  readonly applicationName?: string;
-  readonly log: Logger;
+export type { PostgresOptions } from "./options.js";
+
+const ACQUIRE_TIMEOUT_MS = 5_000;
+
+/**
+ * Connects, and creates the schema where it is missing. Rejects with `MeshConfigurationError` where an option is wrong,
+ * with code `DATABASE_UNAVAILABLE` where Postgres does not answer.
+ */
+export async function openPostgres(options: PostgresOptions): Promise<Storage> {
+  const storage = new PostgresStorage(checkPostgresOptions(options));
+  try {
+    await ensureSchema(storage);
+    return storage;
+  } catch (error) {
+    await storage.close();
+    throw error;
+  }
 }
 
-export function openPostgres(_options: PostgresOptions): Promise<Storage> {
-  throw new Error("stub");
+class PostgresStorage implements Storage, TransactionHost {
+  readonly schema: string;
+  readonly log: PostgresOptions["log"];
+  readonly scope = new AsyncLocalStorage<PostgresTransaction>();
+  readonly #options: Required<PostgresOptions>;
+  readonly #pool: ConnectionPool;
+  readonly #listeners = new Set<PostgresListener>();
+
+  constructor(options: Required<PostgresOptions>) {
+    this.#options = options;
+    this.schema = options.schema;
+    this.log = options.log;
+    this.#pool = new ConnectionPool({ ...options, size: options.poolSize });
+  }
+
+  table(name: string): string {
+    return `${quoteIdentifier(this.schema)}.${quoteIdentifier(name)}`;
+  }
+
+  channel(name: string): string {
+    return channelName(this.schema, name);
+  }
+
+  async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
+    const connection = await this.#acquire(options);
+    try {
+      const { rows } = await connection.query(sql, params);
+      return rows as T[];
+    } finally {
+      this.#pool.release(connection);
+    }
+  }
+
+  async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {
+    const tx = await this.begin(options);
+    let result: T;
+    try {
+      result = await fn(tx);
+    } catch (error) {
+      await tx.rollback();
+      throw error;
+    }
+    await tx.commit();
+    return result;
+  }
+
+  async begin(options?: QueryOptions): Promise<OwnedTransaction> {
+    // BEGIN has no effect of its own, so a dead connection costs only a second try.
+    const connection = await this.#begin(options).catch((error: unknown) => {
+      if (!this.#lostOnBegin(error)) throw error;
+      return this.#begin(options);
+    });
+    return new PostgresTransaction(this, connection);
+  }
+
+  joinTransaction(): Promise<null> {
+    return Promise.resolve(null);
+  }
+
+  async listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener> {
+    const { listenUrl: url, applicationName, log } = this.#options;
+    const listener = new PostgresListener({ url, applicationName: `${applicationName}-listen`, channels, handlers, log });
+    this.#listeners.add(listener);
+    await listener.start();
+    return listener;
+  }
+
+  stats(): ReturnType<Storage["stats"]> {
+    return this.#pool.stats();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#listeners].map((listener) => listener.close()));
+    await this.#pool.close();
+  }
+
+  release(connection: PooledConnection): void {
+    this.#pool.release(connection);
+  }
+
+  discard(connection: PooledConnection): void {
+    this.#pool.discard(connection);
+  }
+
+  #acquire(options: QueryOptions | undefined): Promise<PooledConnection> {
+    return this.#pool.acquire(options?.acquireTimeoutMs ?? ACQUIRE_TIMEOUT_MS);
+  }
+
+  async #begin(options: QueryOptions | undefined): Promise<PooledConnection> {
+    const connection = await this.#acquire(options);
+    try {
+      await connection.query("BEGIN");
+      return connection;
+    } catch (error) {
+      this.#pool.discard(connection);
+      throw error;
+    }
+  }
+
+  #lostOnBegin(error: unknown): boolean {
+    return (error as { code?: unknown }).code === "DATABASE_UNAVAILABLE";
+  }
+}
+
+async function ensureSchema(storage: Storage): Promise<void> {
+  const { schema } = storage;
+  if (await schemaExists(storage)) return;
+  try {
+    await storage.query(`CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(schema)}`);
+  } catch (error) {
+    // Two creators at one moment: IF NOT EXISTS does not keep the loser from a unique violation.
+    if (await schemaExists(storage)) return;
+    if (sqlState(error) !== "42501") throw error;
+    throw new MeshConfigurationError(`database.schema "${schema}" does not exist, and this role may not create it`, { cause: error });
+  }
+}
+
+async function schemaExists(storage: Storage): Promise<boolean> {
+  const rows = await storage.query("SELECT FROM pg_namespace WHERE nspname = $1", [storage.schema]);
+  return rows.length === 1;
 }

@@ -1,0 +1,166 @@
+import type { AsyncLocalStorage } from "node:async_hooks";
+import type { OwnedTransaction, Row, Transaction } from "../contract/storage.js";
+import type { Logger } from "../logger.js";
+import { MeshError, toError } from "../errors.js";
+import type { PooledConnection, SqlResult } from "./connection.js";
+import { databaseUnavailable } from "./connection-errors.js";
+
+type Hook = () => void | Promise<void>;
+
+/** What a transaction needs from its storage. */
+export interface TransactionHost {
+  readonly log: Logger;
+  /** Which transaction or savepoint the running code is inside of. */
+  readonly scope: AsyncLocalStorage<PostgresTransaction>;
+  release(connection: PooledConnection): void;
+  discard(connection: PooledConnection): void;
+}
+
+const ROLLBACK_WAIT_MS = 5_000;
+
+/**
+ * One transaction or savepoint. Whatever is asked of it runs in order of asking, a nested transaction as one whole.
+ * Code inside a nested transaction that uses the outer one works in the nested one, which is what SQL would do; without
+ * that it would wait for itself. Who is inside is told by `scope`.
+ */
+export class PostgresTransaction implements OwnedTransaction {
+  readonly #host: TransactionHost;
+  readonly #connection: PooledConnection;
+  readonly #parent: PostgresTransaction | null;
+  readonly #depth: number;
+  readonly #hooks: Hook[] = [];
+  #closed = false;
+  #tail: Promise<unknown> = Promise.resolve();
+
+  constructor(host: TransactionHost, connection: PooledConnection, parent: PostgresTransaction | null = null) {
+    this.#host = host;
+    this.#connection = connection;
+    this.#parent = parent;
+    this.#depth = parent === null ? 0 : parent.#depth + 1;
+  }
+
+  async query<T = Row>(sql: string, params?: readonly unknown[]): Promise<T[]> {
+    const level = this.#innermost();
+    const { rows } = await level.#inOrder(() => level.#connection.query(sql, params));
+    return rows as T[];
+  }
+
+  transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T> {
+    const level = this.#innermost();
+    return level.#inOrder(() => level.#savepoint(fn));
+  }
+
+  joinTransaction(): Promise<Transaction> {
+    return Promise.resolve(this);
+  }
+
+  afterCommit(hook: Hook): void {
+    const level = this.#innermost();
+    level.#assertOpen();
+    level.#hooks.push(hook);
+  }
+
+  async commit(): Promise<void> {
+    const result = await this.#inOrder(() => this.#sendCommit(), true);
+    this.#host.release(this.#connection);
+    // Postgres answers COMMIT with ROLLBACK where a statement had failed before.
+    if (result.command === "ROLLBACK") throw abortedError();
+    for (const hook of this.#hooks) await this.#runHook(hook);
+  }
+
+  async rollback(): Promise<void> {
+    if (this.#closed) return;
+    const cut = setTimeout(() => this.#connection.destroy(), ROLLBACK_WAIT_MS);
+    try {
+      await this.#inOrder(() => this.#connection.query("ROLLBACK"), true);
+      this.#host.release(this.#connection);
+    } catch (error) {
+      this.#host.log.debug("a rollback failed, its connection is closed", { err: toError(error) });
+      this.#host.discard(this.#connection);
+    } finally {
+      clearTimeout(cut);
+    }
+  }
+
+  async #sendCommit(): Promise<SqlResult> {
+    if (this.#connection.lost) {
+      this.#host.discard(this.#connection);
+      throw databaseUnavailable("the connection to Postgres was lost before COMMIT: nothing is committed");
+    }
+    try {
+      return await this.#connection.query("COMMIT");
+    } catch (error) {
+      this.#host.discard(this.#connection);
+      throw this.#connection.lost ? commitUnknown(error) : error;
+    }
+  }
+
+  async #savepoint<T>(fn: (tx: Transaction) => Promise<T>): Promise<T> {
+    const nested = new PostgresTransaction(this.#host, this.#connection, this);
+    const name = `mesh_${nested.#depth}`;
+    await this.#connection.query(`SAVEPOINT ${name}`);
+    try {
+      const result = await this.#host.scope.run(nested, () => fn(nested));
+      await nested.#inOrder(() => this.#connection.query(`RELEASE SAVEPOINT ${name}`), true);
+      this.#hooks.push(...nested.#hooks);
+      return result;
+    } catch (error) {
+      await nested.#undo(name);
+      throw error;
+    }
+  }
+
+  /** Failing leaves the whole transaction aborted, as its end will show. */
+  async #undo(name: string): Promise<void> {
+    const sql = `ROLLBACK TO SAVEPOINT ${name}; RELEASE SAVEPOINT ${name}`;
+    this.#closed = true;
+    await this.#tail;
+    await this.#connection.query(sql).catch(() => undefined);
+  }
+
+  async #runHook(hook: Hook): Promise<void> {
+    try {
+      await hook();
+    } catch (error) {
+      this.#host.log.error("an after-commit hook failed", { err: toError(error) });
+    }
+  }
+
+  /** This one, or the open transaction nested in it that the running code is inside of. */
+  #innermost(): PostgresTransaction {
+    let level = this.#host.scope.getStore() ?? null;
+    while (level !== null && level.#closed) level = level.#parent;
+    for (let outer = level; outer !== null; outer = outer.#parent) if (outer === this) return level as PostgresTransaction;
+    return this;
+  }
+
+  #inOrder<T>(work: () => Promise<T>, last = false): Promise<T> {
+    if (this.#closed) return Promise.reject(closedError());
+    if (last) this.#closed = true;
+    const run = this.#tail.then(work);
+    this.#tail = run.catch(() => undefined);
+    return run;
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw closedError();
+  }
+}
+
+function closedError(): MeshError {
+  return new MeshError("the transaction has ended; await everything done in it before its function returns", { code: "TRANSACTION_CLOSED" });
+}
+
+function abortedError(): MeshError {
+  return new MeshError("nothing is committed: a statement of this transaction failed, and its error was not passed on", {
+    code: "TRANSACTION_ABORTED",
+  });
+}
+
+function commitUnknown(cause: unknown): MeshError {
+  return new MeshError("the connection to Postgres was lost during COMMIT: it may or may not have happened", {
+    code: "COMMIT_UNKNOWN",
+    status: 503,
+    cause,
+  });
+}
