@@ -1,4 +1,5 @@
 import { hostname } from "node:os";
+import { MeshConfigurationError } from "./errors.js";
 
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 export type LogAttributes = Readonly<Record<string, unknown>>;
@@ -23,12 +24,18 @@ export interface LoggerOptions {
 
 const LEVELS: Readonly<Record<LogLevel, number>> = { debug: 20, info: 30, warn: 40, error: 50, silent: 100 };
 
-/** JSON lines that pino's tools read: `{"level":30,"time":…,"pid":…,"hostname":…,"name":…,"msg":…,…}`. */
+/**
+ * JSON lines that pino's tools read: `{"level":30,"time":…,"pid":…,"hostname":…,"name":…,"msg":…,…}`.
+ * Throws `MeshConfigurationError` for an unknown level.
+ */
 export function createLogger(options: LoggerOptions = {}): Logger {
-  const threshold = LEVELS[options.level ?? "info"];
+  const level = options.level ?? "info";
+  if (!Object.hasOwn(LEVELS, level)) {
+    throw new MeshConfigurationError(`option "logger.level" must be one of ${Object.keys(LEVELS).join(", ")}; got ${JSON.stringify(level)}`);
+  }
   const write = options.write ?? ((line: string) => void process.stdout.write(line));
   const base = { pid: process.pid, hostname: hostname(), ...(options.name === undefined ? {} : { name: options.name }) };
-  return bind(base, threshold, write);
+  return bind(base, LEVELS[level], write);
 }
 
 function bind(bindings: LogAttributes, threshold: number, write: (line: string) => void): Logger {
@@ -44,18 +51,14 @@ function bind(bindings: LogAttributes, threshold: number, write: (line: string) 
   };
 }
 
+/** A log line must never throw: what JSON cannot hold (cycles, throwing getters) is described instead. */
 function formatLine(level: number, bindings: LogAttributes, message: string, attributes?: LogAttributes): string {
-  const record = { level, time: Date.now(), ...bindings, ...attributes, msg: message };
-  return stringify(record) + "\n";
-}
-
-/** A log line must never throw: what JSON cannot hold (cycles, big integers, throwing getters) is described instead. */
-function stringify(record: Record<string, unknown>): string {
+  const time = Date.now();
   try {
-    return JSON.stringify(record, replacer);
+    return JSON.stringify(Object.assign({ level, time }, bindings, attributes, { level, time, msg: message }), replacer) + "\n";
   } catch {
-    const safe = Object.entries(record).map(([key, value]) => [key, isPlain(value) ? value : describeOpaque(value)]);
-    return JSON.stringify(Object.fromEntries(safe));
+    const safe = { ...describeAll(bindings), ...describeAll(attributes ?? {}) };
+    return JSON.stringify(Object.assign({ level, time }, safe, { level, time, msg: String(message) })) + "\n";
   }
 }
 
@@ -65,21 +68,32 @@ function replacer(_key: string, value: unknown): unknown {
   return value;
 }
 
+function describeAll(attributes: LogAttributes): Record<string, unknown> {
+  return Object.fromEntries(Object.keys(attributes).map((key) => [key, describeValue(attributes, key)]));
+}
+
+function describeValue(attributes: LogAttributes, key: string): unknown {
+  try {
+    const value = attributes[key];
+    if (value instanceof Error) return `${value.name}: ${value.message}`;
+    return isPlain(value) ? value : `[unserializable ${typeof value}]`;
+  } catch {
+    return "[unreadable]";
+  }
+}
+
 function isPlain(value: unknown): boolean {
   return value === null || ["string", "number", "boolean"].includes(typeof value);
 }
 
-function describeOpaque(value: unknown): string {
-  return value instanceof Error ? `${value.name}: ${value.message}` : `[unserializable ${typeof value}]`;
-}
-
 function serializeError(error: Error): Record<string, unknown> {
-  const { code, cause } = error as Error & { code?: unknown };
+  const { code, cause, errors } = error as Error & { code?: unknown; errors?: unknown };
   return {
     type: error.name,
     message: error.message,
     stack: error.stack,
     ...(code === undefined ? {} : { code }),
     ...(cause === undefined ? {} : { cause }),
+    ...(Array.isArray(errors) ? { errors } : {}),
   };
 }

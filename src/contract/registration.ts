@@ -3,6 +3,7 @@ import type { Context, EventInfo, Meta, Caller } from "./context.js";
 import type { EventBus, IncomingEvent, IncomingJob, Outbox } from "./messaging.js";
 import type { Session, Storage } from "./storage.js";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
 
 /** A point in time by which a call must be over. Travels as a duration, lives on the monotonic clock. */
 export interface DeadlineView {
@@ -109,6 +110,17 @@ export interface RawRouteRegistration {
   readonly name: string;
   readonly handler: (request: IncomingMessage, response: ServerResponse, env: HostEnv) => boolean | Promise<boolean>;
 }
+/**
+ * An HTTP Upgrade to `protocol` (the token of the `Upgrade` header). Asked in the order of the routes, after those that
+ * stand before it: a `route` that answers refuses the upgrade. True: the handler owns the socket, and has written 101
+ * or an answer of its own. An upgrade to any other protocol is ignored, and the request handled as a plain one.
+ */
+export interface UpgradeRegistration {
+  readonly kind: "upgrade";
+  readonly name: string;
+  readonly protocol: string;
+  readonly handler: (request: IncomingMessage, socket: Duplex, head: Buffer, env: HostEnv) => boolean | Promise<boolean>;
+}
 export interface SubscriptionRegistration { readonly kind: "subscription"; readonly event: string; readonly handler: SubscriptionFunction; readonly concurrency?: number }
 export interface WorkerRegistration { readonly kind: "worker"; readonly queue: string; readonly handler: JobFunction; readonly options: WorkerOptions }
 /**
@@ -134,7 +146,8 @@ export interface HookRegistration { readonly kind: "start" | "stop"; readonly ha
 /**
  * Parts of a plugin's life that need the host. In order of a host's life: `ready` after the engines are up and before the
  * first message is taken in; `listening` after the HTTP server is bound; `drain` when stopping begins, while handlers
- * still run; `close` after they have ended and while Postgres is still there.
+ * still run; `close` after they have ended and while Postgres is still there. `close` is called for every plugin whose
+ * `ready` was called, also where that failed.
  */
 export interface LifecycleRegistration {
   readonly kind: "lifecycle";
@@ -156,7 +169,7 @@ export interface Plugin {
 }
 
 export type Registration =
-  | ActionRegistration | RouteRegistration | RawRouteRegistration | SubscriptionRegistration | WorkerRegistration
+  | ActionRegistration | RouteRegistration | RawRouteRegistration | UpgradeRegistration | SubscriptionRegistration | WorkerRegistration
   | BalancedRegistration | BroadcastRegistration | CronRegistration | HookRegistration | LifecycleRegistration
   | ContextExtensionRegistration | HostExtensionRegistration | Plugin;
 
@@ -182,6 +195,7 @@ export interface HostEnv {
   readonly url: string | null;
   readonly draining: boolean;
   secret(name: string): string | null;
+  /** Runs a host action in exactly this scope: level and chain are the caller's to count. */
   action(name: string, args: unknown, scope: Scope): Promise<unknown>;
   /** Adds deliveries to the running host; resolves when they are in force. The returned function takes them off and waits for those under way. */
   attach(registrations: readonly LiveRegistration[]): Promise<() => Promise<void>>;

@@ -13,9 +13,10 @@ export class Deadline implements DeadlineView {
     this.at = at;
   }
 
-  /** The sooner of `parent`'s end and `budgetMs` from now. */
+  /** The sooner of `parent`'s end and `budgetMs` from now. The budget that messages name is in whole ms. */
   static within(parent: DeadlineView | null, budgetMs: number): Deadline {
-    return new Deadline(parent === null ? budgetMs : Math.min(budgetMs, parent.remainingMs()));
+    const remaining = parent === null ? budgetMs : Math.min(budgetMs, parent.remainingMs());
+    return new Deadline(Math.ceil(remaining), now() + remaining);
   }
 
   remainingMs(): number {

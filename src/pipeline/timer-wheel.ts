@@ -12,9 +12,12 @@ export interface WheelEntry {
  * Timers in coarse buckets: adding and cancelling cost a set operation, and one `setTimeout` at a time serves them all
  * (after Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, with a map in place of the ring). A callback
  * runs at its time or up to one tick of 8 ms later, never before.
+ *
+ * With nothing pending the timer is not cleared but unreferenced: it keeps no process alive, and a caller that makes
+ * one call after the other pays for no timer each time.
  */
 export class TimerWheel {
-  readonly #buckets = new Map<number, Set<() => void>>();
+  readonly #buckets = new Map<number, Bucket>();
   #timer: NodeJS.Timeout | undefined;
   #timerTick = Infinity;
   #pending = 0;
@@ -23,13 +26,12 @@ export class TimerWheel {
   add(delayMs: number, callback: () => void): WheelEntry {
     const tick = Math.ceil((now() + delayMs) / TICK_MS);
     let bucket = this.#buckets.get(tick);
-    if (bucket === undefined) this.#buckets.set(tick, (bucket = new Set()));
-    // A wrapper of its own, so that one function added twice is two entries.
-    const run = (): void => callback();
-    bucket.add(run);
-    this.#pending++;
+    if (bucket === undefined) this.#buckets.set(tick, (bucket = new Bucket()));
+    const entry = new Entry(this, bucket, callback);
+    bucket.add(entry);
+    if (this.#pending++ === 0) this.#timer?.ref();
     if (tick < this.#timerTick) this.#sleepUntil(tick);
-    return { cancel: () => this.#remove(bucket, run) };
+    return entry;
   }
 
   get size(): number {
@@ -41,14 +43,21 @@ export class TimerWheel {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#timerTick = Infinity;
+    // Emptied too, so that a cancellation that comes later finds nothing to count.
+    for (const bucket of this.#buckets.values()) bucket.clear();
     this.#buckets.clear();
     this.#pending = 0;
   }
 
-  #remove(bucket: Set<() => void>, run: () => void): void {
-    if (!bucket.delete(run)) return;
+  /** @internal For entries. */
+  remove(bucket: Bucket, entry: Entry): void {
+    if (!bucket.delete(entry)) return;
     this.#pending--;
-    if (this.#pending === 0) this.close();
+    this.#restIfEmpty();
+  }
+
+  #restIfEmpty(): void {
+    if (this.#pending === 0) this.#timer?.unref();
   }
 
   #sleepUntil(tick: number): void {
@@ -57,26 +66,49 @@ export class TimerWheel {
     this.#timer = setTimeout(() => this.#fire(), Math.min(LONGEST_SLEEP_MS, Math.max(1, tick * TICK_MS - now() + 1)));
   }
 
+  /** Buckets stay in the map until they have run, so that `close` from within a callback reaches them. */
   #fire(): void {
     const current = Math.floor(now() / TICK_MS);
+    this.#timer = undefined;
+    this.#timerTick = Infinity;
     let next = Infinity;
-    const due: Set<() => void>[] = [];
+    const due: number[] = [];
     for (const [tick, bucket] of this.#buckets) {
-      if (tick <= current) due.push(bucket);
+      if (tick <= current) due.push(tick);
       else if (bucket.size === 0) this.#buckets.delete(tick);
       else next = Math.min(next, tick);
-      if (tick <= current) this.#buckets.delete(tick);
     }
-    this.#timerTick = Infinity;
     if (next !== Infinity) this.#sleepUntil(next);
-    for (const bucket of due) this.#run(bucket);
+    for (const tick of due) this.#run(tick);
+    this.#restIfEmpty();
   }
 
-  #run(bucket: Set<() => void>): void {
-    for (const run of bucket) {
-      bucket.delete(run);
+  #run(tick: number): void {
+    const bucket = this.#buckets.get(tick);
+    if (bucket === undefined) return;
+    for (const entry of bucket) {
+      bucket.delete(entry);
       this.#pending--;
-      run();
+      entry.callback();
     }
+    this.#buckets.delete(tick);
+  }
+}
+
+class Bucket extends Set<Entry> {}
+
+class Entry implements WheelEntry {
+  readonly callback: () => void;
+  readonly #wheel: TimerWheel;
+  readonly #bucket: Bucket;
+
+  constructor(wheel: TimerWheel, bucket: Bucket, callback: () => void) {
+    this.#wheel = wheel;
+    this.#bucket = bucket;
+    this.callback = callback;
+  }
+
+  cancel(): void {
+    this.#wheel.remove(this.#bucket, this);
   }
 }
