@@ -1,0 +1,86 @@
+import type { Logger } from "../logger.js";
+import type { Storage } from "../contract/storage.js";
+import { encodeWake, WAKE_CHANNEL, type Wake } from "./wake.js";
+
+export interface NotifierOptions {
+  readonly storage: Storage;
+  readonly nodeId: string;
+  readonly log: Logger;
+}
+
+/** Lanes beyond this many are left to their workers' polling. */
+const MAX_LANES = 10_000;
+const RETRY_MS = 250;
+
+/**
+ * Tells the other nodes that something was committed. One NOTIFY at a time, for all that came while the last one was
+ * under way, and always from a transaction that wrote nothing: a NOTIFY in a writing one holds a lock of the whole
+ * server until its WAL is flushed. One that fails is sent again, as receivers look by themselves only every few seconds.
+ */
+export class Notifier {
+  readonly #options: NotifierOptions;
+  readonly #lanes = new Set<string>();
+  #events = false;
+  #sending: Promise<void> | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(options: NotifierOptions) {
+    this.#options = options;
+  }
+
+  /** To be called after the commit. Never throws, waits for nothing. */
+  wake(events: boolean, lanes: Iterable<string>): void {
+    this.#events ||= events;
+    for (const lane of lanes) if (this.#lanes.size < MAX_LANES) this.#lanes.add(lane);
+    this.#send();
+  }
+
+  /** Sends what is left, once. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    this.#send();
+    while (this.#sending !== undefined) await this.#sending;
+  }
+
+  #send(): void {
+    if (this.#sending !== undefined || this.#retry !== undefined) return;
+    const wake = this.#take();
+    if (!wake.events && wake.lanes.length === 0) return;
+    this.#sending = this.#notify(wake).then((sent) => {
+      this.#sending = undefined;
+      if (!sent) this.#putBack(wake);
+      this.#send();
+    });
+  }
+
+  #take(): Wake {
+    const wake = { nodeId: this.#options.nodeId, events: this.#events, lanes: [...this.#lanes] };
+    this.#events = false;
+    this.#lanes.clear();
+    return wake;
+  }
+
+  async #notify(wake: Wake): Promise<boolean> {
+    const { storage, log } = this.#options;
+    try {
+      await storage.query("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", [storage.channel(WAKE_CHANNEL), encodeWake(wake)]);
+      return true;
+    } catch (error) {
+      log.debug("mesh notify failed", { err: error });
+      return false;
+    }
+  }
+
+  #putBack(wake: Wake): void {
+    if (this.#closed) return;
+    this.#events ||= wake.events;
+    for (const lane of wake.lanes) this.#lanes.add(lane);
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined;
+      this.#send();
+    }, RETRY_MS);
+  }
+}

@@ -1,0 +1,201 @@
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, test } from "node:test";
+import type { IncomingEvent } from "#mesh/contract/messaging.js";
+import { MeshConfigurationError } from "#mesh/errors.js";
+import { PostgresListenEventBus } from "#mesh/runtime/bus.js";
+import { until } from "../support/wait.js";
+import { BusNodes, collect, event, payloads } from "./bus-nodes.js";
+
+let nodes: BusNodes;
+
+beforeEach(async () => {
+  nodes = await BusNodes.create();
+});
+
+afterEach(() => nodes.close());
+
+test("an event reaches every node, the emitter's too, with all that it carries", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const [atA, atB] = [collect(a, "user.created"), collect(b, "user.created")];
+  await a.outbox.emit(event("user.created", { id: 7 }, { requestId: "r-1", meta: { tenant: "x" } }), "broadcast");
+  await until(() => atA.length === 1 && atB.length === 1);
+  const [{ now }] = (await a.storage.query<{ now: number }>("SELECT (extract(epoch from clock_timestamp()) * 1000)::float8 AS now")) as [{ now: number }];
+  const { id, emittedAtMs, ...rest } = atB[0]!;
+  assert.deepEqual(rest, { name: "user.created", payload: { id: 7 }, requestId: "r-1", meta: { tenant: "x" }, nodeId: a.nodeId });
+  assert.match(id, /^[0-9a-f-]{36}$/);
+  assert.equal(atA[0]!.id, id);
+  assert.ok(now - emittedAtMs >= 0 && now - emittedAtMs < 5_000 && Number.isInteger(emittedAtMs));
+});
+
+test("5000 events of one emitter arrive in order, once, at two nodes", async () => {
+  const [a, b, c] = [await nodes.add(), await nodes.add(), await nodes.add()];
+  const received = [collect(b, "count"), collect(c, "count")];
+  await Promise.all(Array.from({ length: 5_000 }, (_, index) => a.outbox.emit(event("count", index), "broadcast")));
+  await until(() => received.every((events) => events.length >= 5_000));
+  const expected = Array.from({ length: 5_000 }, (_, index) => index);
+  for (const events of received) assert.deepEqual(payloads(events), expected);
+});
+
+test("patterns match, each subscription once", async () => {
+  const node = await nodes.add();
+  const [one, any, other] = [collect(node, "order.*"), collect(node, "order.**"), collect(node, "*.created")];
+  for (const name of ["order.paid", "order.paid.late", "user.created"]) await node.outbox.emit(event(name, name), "broadcast");
+  await until(() => other.length === 1);
+  assert.deepEqual(payloads(one), ["order.paid"]);
+  assert.deepEqual(payloads(any), ["order.paid", "order.paid.late"]);
+});
+
+test("a payload of 1 MiB arrives whole, among many that do not fit one page", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const received = collect(b, "big");
+  const big = "x".repeat(1024 * 1024 - 2);
+  await Promise.all(Array.from({ length: 12 }, () => a.outbox.emit(event("big", big), "broadcast")));
+  await until(() => received.length === 12);
+  assert.ok(received.every(({ payload }) => payload === big));
+});
+
+test("events from before start do not arrive, those after it do", async () => {
+  const [a, late] = [await nodes.add(), await nodes.add({ start: false })];
+  const received = collect(late, "news");
+  await a.outbox.emit(event("news", "old"), "broadcast");
+  await late.bus.start();
+  await a.outbox.emit(event("news", "new"), "broadcast");
+  await until(() => received.length > 0);
+  assert.deepEqual(payloads(received), ["new"]);
+});
+
+test("a subscription can be made and ended while the bus runs", async () => {
+  const node = await nodes.add();
+  const all = collect(node, "**");
+  const some: IncomingEvent[] = [];
+  await node.outbox.emit(event("tick", 1), "broadcast");
+  await until(() => all.length === 1);
+  const unsubscribe = node.bus.subscribe("tick", (incoming) => void some.push(incoming));
+  await node.outbox.emit(event("tick", 2), "broadcast");
+  await until(() => some.length === 1);
+  unsubscribe();
+  await node.outbox.emit(event("tick", 3), "broadcast");
+  await until(() => all.length === 3);
+  assert.deepEqual(payloads(some), [2]);
+});
+
+test("a handler that throws or rejects is logged, and touches neither others nor what follows", async () => {
+  const node = await nodes.add();
+  node.bus.subscribe("boom", () => {
+    throw new Error("thrown");
+  });
+  node.bus.subscribe("boom", () => Promise.reject(new Error("rejected")));
+  const received = collect(node, "boom");
+  for (const index of [1, 2]) await node.outbox.emit(event("boom", index), "broadcast");
+  await until(() => received.length === 2 && node.lines.length === 4);
+  assert.ok(node.lines.every(({ msg, event: name, subscription }) => msg === "event handler failed" && name === "boom" && subscription === "boom"));
+  assert.equal(node.lines[0]!["eventId"], received[0]!.id);
+});
+
+test("one subscription handles the events of an emitter one after another, those of two emitters side by side", async () => {
+  const [a, b, receiver] = [await nodes.add(), await nodes.add(), await nodes.add()];
+  const begun: unknown[] = [];
+  const ends: (() => void)[] = [];
+  receiver.bus.subscribe("step", ({ payload }) => new Promise<void>((resolve) => {
+    begun.push(payload);
+    ends.push(resolve);
+  }));
+  for (const payload of ["a1", "a2"]) await a.outbox.emit(event("step", payload), "broadcast");
+  await b.outbox.emit(event("step", "b1"), "broadcast");
+  await until(() => begun.length === 2);
+  assert.deepEqual(begun, ["a1", "b1"]);
+  assert.deepEqual(receiver.bus.inFlight(), ["step", "step"]);
+  ends.forEach((end) => end());
+  await until(() => begun.length === 3);
+  assert.equal(begun[2], "a2");
+  ends[2]!();
+  await until(() => receiver.bus.inFlight().length === 0);
+});
+
+test("with a concurrency of two, two events of one emitter are handled at the same time", async () => {
+  const node = await nodes.add();
+  const ends: (() => void)[] = [];
+  node.bus.subscribe("step", () => new Promise<void>((resolve) => ends.push(resolve)), { concurrency: 2 });
+  for (const index of [1, 2, 3]) await node.outbox.emit(event("step", index), "broadcast");
+  await until(() => ends.length === 2);
+  ends[0]!();
+  await until(() => ends.length === 3);
+  ends.forEach((end) => end());
+});
+
+test("what one handler does to a payload, another does not see", async () => {
+  const node = await nodes.add();
+  const seen: unknown[] = [];
+  const spoil = ({ payload, meta }: IncomingEvent): void => {
+    seen.push(structuredClone([payload, meta]));
+    (payload as { list: number[] }).list.push(9);
+    (meta as Record<string, unknown>)["spoilt"] = true;
+  };
+  for (let count = 0; count < 3; count++) node.bus.subscribe("shared", spoil);
+  await node.outbox.emit(event("shared", { list: [1] }, { meta: { clean: true } }), "broadcast");
+  await until(() => seen.length === 3);
+  assert.deepEqual(seen, Array.from({ length: 3 }, () => [{ list: [1] }, { clean: true }]));
+});
+
+test("publish on the bus alone broadcasts", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const received = collect(b, "hello");
+  await a.bus.publish("hello", { from: "a" });
+  await until(() => received.length === 1);
+  assert.deepEqual([received[0]!.payload, received[0]!.nodeId], [{ from: "a" }, a.nodeId]);
+});
+
+test("a full backlog pauses reading, and nothing is lost, doubled or out of order", async () => {
+  const [a, slow] = [await nodes.add(), await nodes.add()];
+  const received: unknown[] = [];
+  let open: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => (open = resolve));
+  slow.bus.subscribe("flood", async ({ payload }) => {
+    await gate;
+    received.push(payload);
+  });
+  const total = 25_000;
+  for (let sent = 0; sent < total; sent += 5_000) {
+    await Promise.all(Array.from({ length: 5_000 }, (_, index) => a.outbox.emit(event("flood", sent + index), "broadcast")));
+  }
+  await until(() => slow.lines.some(({ msg }) => msg.includes("reading is paused")));
+  open();
+  await until(() => received.length >= total);
+  assert.deepEqual(received, Array.from({ length: total }, (_, index) => index));
+  assert.ok(slow.lines.every(({ waiting }) => (waiting as number) < 15_000));
+});
+
+test("lanes with new jobs are told to other nodes, and to one's own at once", async () => {
+  const own: string[] = [];
+  const [a, b] = [await nodes.add({ onOwnJobs: (lanes) => void own.push(...lanes) }), await nodes.add()];
+  await a.outbox.enqueue({ queue: "mail", payload: 1, requestId: "r", meta: {} });
+  assert.deepEqual(own, ["q:mail"]);
+  await until(() => b.lanes.length > 0);
+  assert.deepEqual(b.lanes, ["q:mail"]);
+  assert.deepEqual(a.lanes, []);
+});
+
+test("after stop no handler begins, and the events that wait are dropped", async () => {
+  const node = await nodes.add();
+  let end: () => void = () => undefined;
+  let begun = 0;
+  node.bus.subscribe("job", () => new Promise<void>((resolve) => {
+    begun++;
+    end = resolve;
+  }));
+  await Promise.all([1, 2, 3].map((index) => node.outbox.emit(event("job", index), "broadcast")));
+  await until(() => begun === 1);
+  await node.bus.stop();
+  assert.equal(node.bus.live, false);
+  end();
+  await until(() => node.bus.inFlight().length === 0);
+  assert.equal(begun, 1);
+});
+
+test("options and subscriptions that cannot work are refused by name", async () => {
+  const { storage, nodeId, bus } = await nodes.add({ start: false });
+  const log = { debug() {}, info() {}, warn() {}, error() {}, child() { return log; } };
+  assert.throws(() => new PostgresListenEventBus({ storage, nodeId, log, retentionMs: -1 }), /retentionMs.*-1/);
+  assert.throws(() => bus.subscribe("", () => undefined), MeshConfigurationError);
+  assert.throws(() => bus.subscribe("a", () => undefined, { concurrency: 0 }), /concurrency.*"a".*0/);
+});
