@@ -24,10 +24,15 @@ export function databaseUnavailable(what: string, cause?: unknown): MeshError {
 
 /** What failed while a connection was being made. `option` names the one that holds the URL. */
 export function connectFailure(option: string, cause: unknown): MeshError {
-  if (SERVER_REFUSES.has(sqlState(cause) ?? "")) {
+  if (SERVER_REFUSES.has(sqlState(cause) ?? "") || lacksPassword(cause)) {
     return new MeshConfigurationError(`${option}: Postgres refuses the connection: ${toError(cause).message}`, { cause });
   }
   return databaseUnavailable("Postgres cannot be reached", cause);
+}
+
+/** The driver's error where the server asks for a password and the URL has none. */
+function lacksPassword(cause: unknown): boolean {
+  return /client password must be a/.test(toError(cause).message);
 }
 
 /** An address with several records fails with an AggregateError, whose own message is empty. */

@@ -21,56 +21,66 @@ const GOODBYE_MS = 1_000;
 const STALE_AFTER_MS = 100;
 
 export function createClient({ url, applicationName }: ConnectionConfig): pg.Client {
-  return new pg.Client({
+  const client = new pg.Client({
     connectionString: url,
     application_name: applicationName,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEP_ALIVE_DELAY_MS,
   });
+  // A client that emits `error` with nobody listening ends the process.
+  client.on("error", () => undefined);
+  return client;
 }
 
-/** Says goodbye to the server; cuts the socket where that takes too long. Never rejects. */
-export async function endClient(client: pg.Client): Promise<void> {
-  const cut = setTimeout(() => client.connection.stream.destroy(), GOODBYE_MS);
-  await client.end().catch(() => undefined);
-  clearTimeout(cut);
+/** Says goodbye to the server; cuts the socket where that takes too long. Never rejects, never hangs. */
+export function endClient(client: pg.Client): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(limit);
+      resolve();
+    };
+    const limit = setTimeout(() => {
+      client.connection.stream.destroy();
+      done();
+    }, GOODBYE_MS);
+    client.end().then(done, done);
+  });
 }
 
 /** One connection of the pool, and whether it still is one. */
 export class PooledConnection {
   readonly #client: pg.Client;
-  #lost: Error | null = null;
+  readonly #onLost: (connection: PooledConnection) => void;
+  #lost = false;
   #idleSince = 0;
 
-  private constructor(client: pg.Client) {
+  private constructor(client: pg.Client, onLost: (connection: PooledConnection) => void) {
     this.#client = client;
+    this.#onLost = onLost;
+    client.on("error", () => this.#lose());
+    client.on("end", () => this.#lose());
   }
 
-  /** `onLost` is called once, when the connection has turned out to be dead. */
+  /** `onLost` is called once, when an open connection has turned out to be dead. */
   static async open(config: ConnectionConfig, onLost: (connection: PooledConnection) => void): Promise<PooledConnection> {
     const client = createClient(config);
-    const connection = new PooledConnection(client);
-    let open = false;
-    const lose = (error: Error): void => {
-      if (connection.#lost !== null) return;
-      connection.#lost = error;
-      if (open) onLost(connection);
-    };
-    client.on("error", lose);
-    client.on("end", () => lose(new Error("the connection was closed")));
-    await client.connect();
-    open = true;
-    return connection;
+    try {
+      await client.connect();
+      return new PooledConnection(client, onLost);
+    } catch (error) {
+      client.connection.stream.destroy();
+      throw error;
+    }
   }
 
   get lost(): boolean {
-    return this.#lost !== null;
+    return this.#lost;
   }
 
   /** Alive, and in no transaction that somebody opened by hand. */
   get reusable(): boolean {
-    return this.#lost === null && this.#client.getTransactionStatus() === "I";
+    return !this.#lost && this.#client.getTransactionStatus() === "I";
   }
 
   async query(sql: string, params?: readonly unknown[]): Promise<SqlResult> {
@@ -79,8 +89,8 @@ export class PooledConnection {
       // Several statements in one string give several results: the last one counts.
       return Array.isArray(result) ? (result.at(-1) as SqlResult) : result;
     } catch (error) {
-      if (this.#lost === null && !meansUnavailable(error)) throw error;
-      this.#lost ??= error as Error;
+      if (meansUnavailable(error)) this.#lose();
+      if (!this.#lost) throw error;
       throw databaseUnavailable("the connection to Postgres was lost during a query that may have been executed", error);
     }
   }
@@ -110,5 +120,11 @@ export class PooledConnection {
   /** Cuts the socket: what is under way fails, and the server rolls back. */
   destroy(): void {
     this.#client.connection.stream.destroy();
+  }
+
+  #lose(): void {
+    if (this.#lost) return;
+    this.#lost = true;
+    this.#onLost(this);
   }
 }

@@ -1,4 +1,4 @@
-import type { Session, Storage } from "../contract/storage.js";
+import type { Session, Storage, Transaction } from "../contract/storage.js";
 import { MeshConfigurationError } from "../errors.js";
 import { sqlState } from "./connection-errors.js";
 import { advisoryKey } from "./names.js";
@@ -12,36 +12,40 @@ const LEDGER = "_chimpbase_mesh_migrations";
  */
 export async function migrate(storage: Storage): Promise<void> {
   // The usual boot: nothing to do, no lock taken, and no right to create anything needed.
-  if ((await pendingOf(storage, storage)).length === 0) return;
+  if ((await ledgerExists(storage)) && (await pendingOf(storage, storage)).length === 0) return;
   try {
-    await storage.transaction(async (tx) => {
-      await tx.query("SELECT pg_advisory_xact_lock($1)", [advisoryKey("migrations", storage.schema)]);
-      for (const step of await pendingOf(tx, storage)) await apply(tx, storage, step);
-    });
+    await storage.transaction((tx) => migrateLocked(tx, storage));
   } catch (error) {
     throw sqlState(error) === "42501" ? missingRight(storage, error) : error;
   }
 }
 
-async function pendingOf(session: Session, storage: Storage): Promise<readonly Migration[]> {
-  const ledger = storage.table(LEDGER);
-  const [found] = await session.query<{ exists: boolean }>("SELECT to_regclass($1) IS NOT NULL AS exists", [ledger]);
-  if (found?.exists !== true) return MIGRATIONS;
-  const rows = await session.query<{ id: number }>(`SELECT id FROM ${ledger}`);
-  const applied = new Set(rows.map((row) => row.id));
-  return MIGRATIONS.filter((step) => !applied.has(step.id));
+async function ledgerExists(storage: Storage): Promise<boolean> {
+  const [found] = await storage.query<{ exists: boolean }>("SELECT to_regclass($1) IS NOT NULL AS exists", [storage.table(LEDGER)]);
+  return found?.exists === true;
 }
 
-async function apply(session: Session, storage: Storage, step: Migration): Promise<void> {
-  const ledger = storage.table(LEDGER);
-  await session.query(
-    `CREATE TABLE IF NOT EXISTS ${ledger} (
+async function migrateLocked(tx: Transaction, storage: Storage): Promise<void> {
+  await tx.query("SELECT pg_advisory_xact_lock($1)", [advisoryKey("migrations", storage.schema)]);
+  // Not to_regclass again: after the wait for the lock it may still answer from this connection's cache.
+  await tx.query(
+    `CREATE TABLE IF NOT EXISTS ${storage.table(LEDGER)} (
       id INTEGER PRIMARY KEY,
       name TEXT NOT NULL,
       applied_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())`,
   );
-  for (const statement of step.statements((name) => storage.table(name))) await session.query(statement);
-  await session.query(`INSERT INTO ${ledger} (id, name) VALUES ($1, $2)`, [step.id, step.name]);
+  for (const step of await pendingOf(tx, storage)) await apply(tx, storage, step);
+}
+
+async function pendingOf(session: Session, storage: Storage): Promise<readonly Migration[]> {
+  const rows = await session.query<{ id: number }>(`SELECT id FROM ${storage.table(LEDGER)}`);
+  const applied = new Set(rows.map((row) => row.id));
+  return MIGRATIONS.filter((step) => !applied.has(step.id));
+}
+
+async function apply(tx: Transaction, storage: Storage, step: Migration): Promise<void> {
+  for (const statement of step.statements((name) => storage.table(name))) await tx.query(statement);
+  await tx.query(`INSERT INTO ${storage.table(LEDGER)} (id, name) VALUES ($1, $2)`, [step.id, step.name]);
 }
 
 function missingRight(storage: Storage, cause: unknown): MeshConfigurationError {

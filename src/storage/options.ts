@@ -30,12 +30,22 @@ export function checkPostgresOptions(options: PostgresOptions): Required<Postgre
 
 function checkUrl(option: string, url: unknown): void {
   const wanted = "postgres://user:password@host:5432/database";
-  if (typeof url !== "string" || !URL.canParse(url)) {
-    throw new MeshConfigurationError(`${option} is not a URL; expected the form ${wanted}`);
+  if (typeof url !== "string" || !URL.canParse(url) || !decodes(url)) {
+    throw new MeshConfigurationError(`${option} is not a URL; expected the form ${wanted}, with % and other special characters percent-encoded`);
   }
   const { protocol } = new URL(url);
   if (protocol !== "postgres:" && protocol !== "postgresql:") {
     throw new MeshConfigurationError(`${option} begins with "${protocol}"; expected the form ${wanted}`);
+  }
+}
+
+/** A stray percent sign, in a password most often. */
+function decodes(url: string): boolean {
+  try {
+    const { username, password, pathname } = new URL(url);
+    return decodeURIComponent(username + password + pathname).length >= 0;
+  } catch {
+    return false;
   }
 }
 

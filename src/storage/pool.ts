@@ -32,6 +32,7 @@ export class ConnectionPool {
   #reachable = true;
   #sweep: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
+  readonly #goodbyes = new Set<Promise<void>>();
   #onEmpty: (() => void) | undefined;
 
   constructor(options: PoolOptions) {
@@ -55,6 +56,7 @@ export class ConnectionPool {
 
   release(connection: PooledConnection): void {
     if (!connection.reusable || this.#closing !== undefined) return this.discard(connection);
+    this.#reachable = true;
     const waiter = this.#nextWaiter();
     if (waiter !== undefined) return waiter.resolve(connection);
     connection.rest();
@@ -65,7 +67,7 @@ export class ConnectionPool {
   /** Closes a connection instead of giving it back. */
   discard(connection: PooledConnection): void {
     if (connection.lost) connection.destroy();
-    else void connection.end();
+    else this.#sayGoodbye(connection);
     this.#remove(connection);
   }
 
@@ -77,15 +79,15 @@ export class ConnectionPool {
   async #close(): Promise<void> {
     clearTimeout(this.#sweep);
     for (let waiter = this.#nextWaiter(); waiter !== undefined; waiter = this.#nextWaiter()) waiter.reject(closedError());
-    const goodbyes = this.#idle.splice(0).map((connection) => this.#end(connection));
+    for (const connection of this.#idle.splice(0)) this.discard(connection);
     await this.#emptied();
     for (const connection of this.#open) connection.destroy();
-    await Promise.all(goodbyes);
+    await Promise.all(this.#goodbyes);
   }
 
-  #end(connection: PooledConnection): Promise<void> {
-    this.#open.delete(connection);
-    return connection.end();
+  #sayGoodbye(connection: PooledConnection): void {
+    const goodbye = connection.end().finally(() => this.#goodbyes.delete(goodbye));
+    this.#goodbyes.add(goodbye);
   }
 
   async #emptied(): Promise<void> {
@@ -129,7 +131,6 @@ export class ConnectionPool {
     try {
       const connection = await PooledConnection.open(this.#options, (lost) => this.#onLost(lost));
       this.#connecting--;
-      this.#reachable = true;
       this.#open.add(connection);
       this.release(connection);
     } catch (error) {
@@ -141,12 +142,14 @@ export class ConnectionPool {
   }
 
   #onLost(connection: PooledConnection): void {
-    this.#reachable = false;
     const index = this.#idle.indexOf(connection);
-    if (index < 0) return;
-    this.#idle.splice(index, 1);
-    this.#options.log.debug("an idle Postgres connection was lost");
-    this.#remove(connection);
+    if (index >= 0) {
+      this.#idle.splice(index, 1);
+      this.#options.log.debug("an idle Postgres connection was lost");
+      this.#remove(connection);
+    }
+    // One of several may have been ended by hand; the last one tells that the server is gone.
+    if ([...this.#open].every((open) => open.lost)) this.#reachable = false;
   }
 
   #remove(connection: PooledConnection): void {

@@ -89,9 +89,10 @@ class PostgresStorage implements Storage, TransactionHost {
 
   async listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener> {
     const { listenUrl: url, applicationName, log } = this.#options;
-    const listener = new PostgresListener({ url, applicationName: `${applicationName}-listen`, channels, handlers, log });
-    this.#listeners.add(listener);
+    const notify = (channel: string, payload: string): Promise<Row[]> => this.query("SELECT pg_notify($1, $2)", [channel, payload]);
+    const listener = new PostgresListener({ url, applicationName: `${applicationName}-listen`, channels, handlers, log, notify });
     await listener.start();
+    this.#listeners.add(listener);
     return listener;
   }
 

@@ -3,7 +3,7 @@ import type { OwnedTransaction, Row, Transaction } from "../contract/storage.js"
 import type { Logger } from "../logger.js";
 import { MeshError, toError } from "../errors.js";
 import type { PooledConnection, SqlResult } from "./connection.js";
-import { databaseUnavailable } from "./connection-errors.js";
+import { databaseUnavailable, sqlState } from "./connection-errors.js";
 
 type Hook = () => void | Promise<void>;
 
@@ -16,6 +16,7 @@ export interface TransactionHost {
   discard(connection: PooledConnection): void;
 }
 
+const IN_FAILED_TRANSACTION = "25P02";
 const ROLLBACK_WAIT_MS = 5_000;
 
 /**
@@ -101,12 +102,20 @@ export class PostgresTransaction implements OwnedTransaction {
     await this.#connection.query(`SAVEPOINT ${name}`);
     try {
       const result = await this.#host.scope.run(nested, () => fn(nested));
-      await nested.#inOrder(() => this.#connection.query(`RELEASE SAVEPOINT ${name}`), true);
+      await nested.#inOrder(() => this.#release(name), true);
       this.#hooks.push(...nested.#hooks);
       return result;
     } catch (error) {
       await nested.#undo(name);
       throw error;
+    }
+  }
+
+  async #release(name: string): Promise<void> {
+    try {
+      await this.#connection.query(`RELEASE SAVEPOINT ${name}`);
+    } catch (error) {
+      throw sqlState(error) === IN_FAILED_TRANSACTION ? abortedError() : error;
     }
   }
 
@@ -152,7 +161,7 @@ function closedError(): MeshError {
 }
 
 function abortedError(): MeshError {
-  return new MeshError("nothing is committed: a statement of this transaction failed, and its error was not passed on", {
+  return new MeshError("the transaction is rolled back: one of its statements failed, and its error was not passed on", {
     code: "TRANSACTION_ABORTED",
   });
 }

@@ -8,7 +8,7 @@ import { until } from "./wait.js";
 
 export interface TestDatabase {
   readonly url: string;
-  /** Fails, naming them, where connections to the database were left open. */
+  /** Fails, naming them, where connections to the database were left open: close what uses it first. */
   drop(): Promise<void>;
 }
 
@@ -93,7 +93,9 @@ async function exists(admin: pg.Client, database: string): Promise<boolean> {
 async function dropDatabase(admin: pg.Client, name: string): Promise<void> {
   const leaked = await leftOver(admin, name);
   await admin.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
-  if (leaked.length > 0) throw new Error(`connections left open: ${leaked.join("; ")}`);
+  if (leaked.length > 0) {
+    throw new Error(`connections left open (hooks of t.after run first come, first served): ${leaked.join("; ")}`);
+  }
 }
 
 /** A backend ends a moment after its client has gone. */

@@ -1,0 +1,211 @@
+import assert from "node:assert/strict";
+import { after, before, test, type TestContext } from "node:test";
+import { MeshConfigurationError, MeshError, MeshOverloadedError } from "@chimpbase/mesh";
+import type { Storage } from "#mesh/contract/storage.js";
+import { openPostgres, type PostgresOptions } from "#mesh/storage/postgres.js";
+import { createEmptyDatabase, withAdmin, type TestDatabase } from "../support/database.js";
+import { silentLog } from "../support/log.js";
+import { relayTo } from "../support/network.js";
+import { until } from "../support/wait.js";
+
+let database: TestDatabase;
+before(async () => void (database = await createEmptyDatabase()));
+after(() => database.drop());
+
+async function open(t: TestContext, options: Partial<PostgresOptions> = {}): Promise<Storage> {
+  const storage = await openPostgres({ url: database.url, log: silentLog, ...options });
+  t.after(() => storage.close());
+  return storage;
+}
+
+async function pidOf(storage: Storage): Promise<number> {
+  const [row] = await storage.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
+  return row!.pid;
+}
+
+async function kill(pid: number): Promise<void> {
+  await withAdmin((admin) => admin.query("SELECT pg_terminate_backend($1, 2000)", [pid]));
+}
+
+const code = (expected: string) => (error: unknown) => error instanceof MeshError && error.code === expected;
+
+test("answers with rows: bigints as strings, json parsed, timestamps as dates", async (t) => {
+  const storage = await open(t);
+  const [row] = await storage.query("SELECT 9007199254740993::bigint AS big, '{\"a\":[1]}'::jsonb AS json, now() AS at, $1::text AS given", ["x"]);
+  assert.equal(row!["big"], "9007199254740993");
+  assert.deepEqual(row!["json"], { a: [1] });
+  assert.ok(row!["at"] instanceof Date);
+  assert.equal(row!["given"], "x");
+});
+
+test("passes errors of the server on as they are, and keeps the connection", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  const pid = await pidOf(storage);
+  await assert.rejects(storage.query("SELECT 1 / 0"), { code: "22012" });
+  assert.equal(await pidOf(storage), pid);
+});
+
+test("a statement with several parts answers with the rows of the last", async (t) => {
+  const storage = await open(t);
+  assert.deepEqual(await storage.query("SELECT 1 AS a; SELECT 2 AS b"), [{ b: 2 }]);
+});
+
+test("a transaction opened by hand does not stay on a pooled connection", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  const pid = await pidOf(storage);
+  await storage.query("BEGIN");
+  assert.notEqual(await pidOf(storage), pid);
+});
+
+test("a full pool fails within the limit, naming the pool's size and the wait", async (t) => {
+  const storage = await open(t, { poolSize: 2 });
+  const busy = [storage.begin(), storage.begin()];
+  const held = await Promise.all(busy);
+  const start = performance.now();
+  await assert.rejects(storage.query("SELECT 1", [], { acquireTimeoutMs: 100 }), (error) => {
+    assert.ok(error instanceof MeshOverloadedError);
+    assert.match(error.message, /all 2 connections .* 100 ms/);
+    return true;
+  });
+  assert.ok(performance.now() - start < 1_000);
+  const waiting = storage.query("SELECT 1 AS one");
+  assert.equal(storage.stats().waiting, 1);
+  await held[0]!.rollback();
+  assert.deepEqual(await waiting, [{ one: 1 }]);
+  await held[1]!.rollback();
+});
+
+test("never opens more connections than the pool's size", async (t) => {
+  const storage = await open(t, { poolSize: 3 });
+  const pids = await Promise.all(Array.from({ length: 30 }, () => pidOf(storage)));
+  assert.ok(new Set(pids).size <= 3);
+  assert.ok(storage.stats().total <= 3);
+});
+
+test("a connection killed while idle costs no query and no process", async (t) => {
+  const storage = await open(t, { poolSize: 2 });
+  for (let i = 0; i < 5; i++) {
+    await kill(await pidOf(storage));
+    assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+  }
+  assert.equal(storage.stats().reachable, true);
+});
+
+test("a connection killed while the process was busy costs no query either", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  const victim = await pidOf(storage);
+  const done = kill(victim);
+  // The event loop reads neither the admin's answer nor the goodbye of the server meanwhile.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const end = performance.now() + 300;
+  while (performance.now() < end);
+  assert.notEqual(await pidOf(storage), victim);
+  await done;
+});
+
+test("a connection killed during a query fails that query as unavailable, retryable, and no other", async (t) => {
+  const storage = await open(t, { poolSize: 2 });
+  const [row] = await storage.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
+  const sleeping = storage.query("SELECT pg_sleep(30)");
+  const failed = assert.rejects(sleeping, (error) => code("DATABASE_UNAVAILABLE")(error) && (error as MeshError).retryable);
+  await kill(row!.pid);
+  await failed;
+  assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+});
+
+test("an unreachable server is a coded error, at open and later, and connections come back", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const storage = await open(t, { url: relay.url });
+  await relay.cut();
+  await assert.rejects(storage.query("SELECT 1"), code("DATABASE_UNAVAILABLE"));
+  assert.equal(storage.stats().reachable, false);
+  await assert.rejects(openPostgres({ url: relay.url, log: silentLog }), code("DATABASE_UNAVAILABLE"));
+  await relay.open();
+  assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+  assert.equal(storage.stats().reachable, true);
+});
+
+test("a server that accepts and never answers is unavailable at the caller's limit", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const storage = await open(t, { url: relay.url, poolSize: 2 });
+  await kill(await pidOf(storage));
+  await until(() => storage.stats().total === 0);
+  relay.freeze();
+  const start = performance.now();
+  await assert.rejects(storage.query("SELECT 1", [], { acquireTimeoutMs: 150 }), code("DATABASE_UNAVAILABLE"));
+  assert.ok(performance.now() - start < 1_000);
+  relay.thaw();
+  assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+});
+
+test("wrong options are named, and passwords never shown", async () => {
+  const wrong: [Partial<PostgresOptions>, RegExp][] = [
+    [{ url: "not a url s3cret" }, /^database\.url is not a URL/],
+    [{ url: "mysql://u:s3cret@h/d" }, /^database\.url begins with "mysql:"/],
+    [{ url: "postgres://u:s3cret%zz@h/d" }, /^database\.url .*percent-encoded/],
+    [{ listenUrl: "http://u:s3cret@h/d" }, /^database\.listenUrl begins with "http:"/],
+    [{ poolSize: 0 }, /^database\.poolSize is 0/],
+    [{ poolSize: 1.5 }, /^database\.poolSize is 1\.5/],
+    [{ schema: 'a"b' }, /^database\.schema is "a\\"b"/],
+    [{ schema: "pg_mine" }, /^database\.schema is "pg_mine"/],
+  ];
+  for (const [options, message] of wrong) {
+    await assert.rejects(openPostgres({ url: database.url, log: silentLog, ...options }), (error) => {
+      assert.ok(error instanceof MeshConfigurationError);
+      assert.match(error.message, message);
+      assert.doesNotMatch(error.message, /s3cret/);
+      return true;
+    });
+  }
+});
+
+test("a database that does not exist is a configuration error", async () => {
+  const url = new URL(database.url);
+  url.pathname = "/mesh_no_such_database";
+  await assert.rejects(openPostgres({ url: url.href, log: silentLog }), (error) => {
+    assert.ok(error instanceof MeshConfigurationError);
+    assert.match(error.message, /^database\.url: .*mesh_no_such_database/);
+    return true;
+  });
+});
+
+test("creates its schema, whoever is first", async (t) => {
+  const schema = "Mixed-Case";
+  const storages = await Promise.all(Array.from({ length: 8 }, () => open(t, { schema, poolSize: 1 })));
+  const [storage] = storages;
+  assert.equal(storage!.schema, schema);
+  assert.equal(storage!.table("jobs"), '"Mixed-Case"."jobs"');
+  await storage!.query(`CREATE TABLE ${storage!.table("t")} (a INT)`);
+  assert.deepEqual(await storages[1]!.query(`SELECT * FROM ${storages[1]!.table("t")}`), []);
+});
+
+test("channels differ for each schema and fit into 63 bytes", async (t) => {
+  const [one, other] = await Promise.all([open(t, { schema: "a" }), open(t, { schema: "a".repeat(63) })]);
+  const names = ["events", "events2", "x".repeat(200), "é"].flatMap((name) => [one.channel(name), other.channel(name)]);
+  assert.equal(new Set(names).size, names.length);
+  for (const name of names) assert.ok(Buffer.byteLength(name) <= 63);
+});
+
+test("close lets queries under way finish, refuses new ones, and leaves no connection", async () => {
+  const storage = await openPostgres({ url: database.url, log: silentLog, applicationName: "closing" });
+  const slow = storage.query("SELECT pg_sleep(0.2), 1 AS one");
+  await until(() => storage.stats().total === 1);
+  const closing = storage.close();
+  await assert.rejects(storage.query("SELECT 1"), code("DATABASE_UNAVAILABLE"));
+  assert.equal((await slow)[0]!["one"], 1);
+  await closing;
+  assert.equal(storage.stats().total, 0);
+  await storage.close();
+});
+
+test("close fails those who wait for a connection", async () => {
+  const storage = await openPostgres({ url: database.url, log: silentLog, poolSize: 1 });
+  const tx = await storage.begin();
+  const waiting = assert.rejects(storage.query("SELECT 1"), code("DATABASE_UNAVAILABLE"));
+  const closing = storage.close();
+  await waiting;
+  await tx.rollback();
+  await closing;
+});
