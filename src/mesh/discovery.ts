@@ -1,0 +1,198 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { now } from "../pipeline/deadline.js";
+import { PeerCache } from "./peer-cache.js";
+import type { Candidate, NodeDirectory } from "./directory.js";
+import type { RegistryRead, Registry, ServicesRow } from "./registry.js";
+import type { Logger } from "../logger.js";
+import type { Peer } from "../contract/mesh-client.js";
+
+/** Longest pause before a failed read is tried again. */
+const RETRY_MS = 1_000;
+/** Hints that come in while a read is under way are answered by one read after this pause: forged ones cannot keep the database busy. */
+const COALESCE_MS = 20;
+/** More nodes than this in one go are read with all the others. */
+const MOST_HINTED = 64;
+
+export interface DiscoveryOptions {
+  readonly registry: Registry;
+  readonly nodeId: string;
+  readonly heartbeatMs: number;
+  readonly offlineAfterMs: number;
+  /** False for a local-only mesh. */
+  readonly calls: boolean;
+  readonly log: Logger;
+  /** A peer has left the cache. */
+  readonly onGone: (nodeId: string) => void;
+}
+
+/** What a bus event says of a node. Only a reason to look at its row. */
+export interface Hint {
+  readonly nodeId: string;
+  /** The node's own count of changes; null where the event gives none. */
+  readonly rev: number | null;
+  /** A heartbeat, which changes nothing by itself. */
+  readonly heartbeat: boolean;
+}
+
+/**
+ * Keeps the peer cache true to the registry: reads all of it at each heartbeat, and sooner where a peer would expire;
+ * reads single rows when a hint says so. One read at a time.
+ */
+export class Discovery implements NodeDirectory {
+  readonly #options: DiscoveryOptions;
+  readonly #cache: PeerCache;
+  readonly #listeners = new Set<() => void>();
+  #wantsAll = false;
+  #wanted = new Set<string>();
+  #working: Promise<void> | null = null;
+  #timer: NodeJS.Timeout | undefined;
+  #running = false;
+  #failing = false;
+  #outageUntil = 0;
+
+  constructor(options: DiscoveryOptions) {
+    this.#options = options;
+    this.#cache = new PeerCache({ ...options, onChange: () => this.notify() });
+  }
+
+  /** Seeds the cache; rejects where the registry cannot be read. */
+  async start(): Promise<void> {
+    await this.#readAll();
+    this.#running = true;
+    this.#schedule();
+  }
+
+  /** Resolves when the read under way has ended; the cache stays readable. */
+  async stop(): Promise<void> {
+    this.#running = false;
+    clearTimeout(this.#timer);
+    await this.#working;
+  }
+
+  candidates(action: string): readonly Candidate[] {
+    return this.#cache.candidates(action);
+  }
+
+  candidate(nodeId: string, action: string): Candidate | undefined {
+    return this.#cache.candidate(nodeId, action);
+  }
+
+  suspect(nodeId: string): void {
+    if (!this.#cache.suspect(nodeId)) return;
+    this.#options.log.warn("mesh peer avoided after a failed call", { peer: nodeId });
+    this.#want(nodeId);
+  }
+
+  peers(): readonly Peer[] {
+    return this.#cache.peers();
+  }
+
+  serves(name: string): boolean {
+    return this.#cache.serves(name);
+  }
+
+  /** The registry could not be read at the last try; peers are as it last told. */
+  get failing(): boolean {
+    return this.#failing;
+  }
+
+  /** Calls `listener` after each change of what can be called. Returns the removal. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** Something that can be called, here or on a peer, has come or gone. */
+  notify(): void {
+    for (const listener of [...this.#listeners]) listener();
+  }
+
+  /** A heartbeat of a peer that is known as it is, and under no suspicion, costs no read. */
+  hint({ nodeId, rev, heartbeat }: Hint): void {
+    if (nodeId === this.#options.nodeId) return;
+    const oldNews = heartbeat && rev !== null && this.#cache.rev(nodeId) === rev && !this.#cache.suspects(nodeId);
+    if (!oldNews) this.#want(nodeId);
+  }
+
+  /** Reads the whole registry as soon as can be. */
+  refresh(): void {
+    this.#wantsAll = true;
+    this.#work();
+  }
+
+  #want(nodeId: string): void {
+    this.#wanted.add(nodeId);
+    if (this.#wanted.size > MOST_HINTED) {
+      this.#wantsAll = true;
+      this.#wanted.clear();
+    }
+    this.#work();
+  }
+
+  #work(): void {
+    if (this.#running) this.#working ??= this.#serveWants();
+  }
+
+  async #serveWants(): Promise<void> {
+    try {
+      while (this.#running && (this.#wantsAll || this.#wanted.size > 0)) {
+        await this.#serveOnce();
+        await pause(COALESCE_MS);
+      }
+    } finally {
+      // In the same turn as the last look at the wants: none can slip in between.
+      this.#working = null;
+    }
+  }
+
+  async #serveOnce(): Promise<void> {
+    const all = this.#wantsAll;
+    const nodeIds = [...this.#wanted];
+    this.#wantsAll = false;
+    this.#wanted.clear();
+    try {
+      await (all ? this.#readAll() : this.#readNodes(nodeIds));
+    } catch (error) {
+      this.#noteFailure(error);
+    }
+    if (all || this.#failing) this.#schedule();
+  }
+
+  async #readAll(): Promise<void> {
+    // Twice the limit: a row must be seen to be late before it is missing.
+    const read = await this.#options.registry.readLive(2 * this.#options.offlineAfterMs);
+    const services = await this.#readServices(read);
+    this.#noteSuccess();
+    this.#cache.applyAll(read, services, now() < this.#outageUntil);
+  }
+
+  async #readNodes(nodeIds: readonly string[]): Promise<void> {
+    const read = await this.#options.registry.readNodes(nodeIds);
+    this.#cache.applyNodes(nodeIds, read, await this.#readServices(read));
+  }
+
+  async #readServices(read: RegistryRead): Promise<ReadonlyMap<string, ServicesRow>> {
+    const nodeIds = this.#cache.unread(read);
+    return nodeIds.length === 0 ? new Map() : this.#options.registry.readServices(nodeIds);
+  }
+
+  #noteSuccess(): void {
+    if (!this.#failing) return;
+    this.#failing = false;
+    this.#outageUntil = now() + 2 * this.#options.heartbeatMs;
+    this.#options.log.info("mesh registry can be read again");
+  }
+
+  #noteFailure(error: unknown): void {
+    if (!this.#failing) this.#options.log.warn("mesh registry cannot be read: peers stay as they were", { error });
+    this.#failing = true;
+  }
+
+  #schedule(): void {
+    clearTimeout(this.#timer);
+    if (!this.#running) return;
+    const { heartbeatMs } = this.#options;
+    const delayMs = this.#failing ? Math.min(heartbeatMs, RETRY_MS) : Math.min(heartbeatMs, this.#cache.untilNextExpiry());
+    this.#timer = setTimeout(() => this.refresh(), Math.max(COALESCE_MS, delayMs));
+  }
+}

@@ -1,0 +1,204 @@
+import { now } from "../pipeline/deadline.js";
+import { ActionIndex } from "./action-index.js";
+import { KnownPeer } from "./peer.js";
+import { Suspicion } from "./suspicion.js";
+import type { Offer } from "./action-index.js";
+import type { Candidate, NodeDirectory } from "./directory.js";
+import type { NodeRow, RegistryRead, ServicesRow } from "./registry.js";
+import type { Logger } from "../logger.js";
+import type { Peer } from "../contract/mesh-client.js";
+
+/** Share of the peers that must be late at one moment before the silence is put down to this node or the database. */
+const MASS_SHARE = 1 / 3;
+const MASS_LEAST = 2;
+
+export interface PeerCacheOptions {
+  /** This node: never its own peer. */
+  readonly nodeId: string;
+  readonly heartbeatMs: number;
+  readonly offlineAfterMs: number;
+  /** False for a local-only mesh, which sees peers but calls none. */
+  readonly calls: boolean;
+  readonly log: Logger;
+  /** What can be called has changed. */
+  readonly onChange: () => void;
+  readonly onGone: (nodeId: string) => void;
+}
+
+/**
+ * The live peers, as of the last successful read. Ages are taken on the database's clock within one read; pauses are
+ * measured on the monotonic clock. A read that fails changes nothing.
+ */
+export class PeerCache implements NodeDirectory {
+  readonly #options: PeerCacheOptions;
+  readonly #graceMs: number;
+  readonly #peers = new Map<string, KnownPeer>();
+  /** Peers that should be gone by their row, with the end of their grace on the monotonic clock. */
+  readonly #held = new Map<string, number>();
+  readonly #suspicion = new Suspicion();
+  readonly #index = new ActionIndex(this.#suspicion);
+  #databaseClock = { nowMs: 0, readAt: 0 };
+  #list: readonly Peer[] | null = null;
+
+  constructor(options: PeerCacheOptions) {
+    this.#options = options;
+    this.#graceMs = Math.min(2 * options.heartbeatMs, options.offlineAfterMs);
+  }
+
+  candidates(action: string): readonly Candidate[] {
+    return this.#index.candidates(action);
+  }
+
+  candidate(nodeId: string, action: string): Candidate | undefined {
+    const offer = this.#options.calls ? this.#peers.get(nodeId)?.offer : null;
+    return offer?.names.has(action) === true ? offer.candidate : undefined;
+  }
+
+  suspect(nodeId: string): boolean {
+    return this.#peers.has(nodeId) && this.#suspicion.mark(nodeId, this.#databaseNow());
+  }
+
+  suspects(nodeId: string): boolean {
+    return this.#suspicion.avoids(nodeId);
+  }
+
+  /** Some peer can be called for the service or action. */
+  serves(name: string): boolean {
+    return this.#index.has(name);
+  }
+
+  peers(): readonly Peer[] {
+    return (this.#list ??= Object.freeze([...this.#peers.values()].map((peer) => peer.view)));
+  }
+
+  get size(): number {
+    return this.#peers.size;
+  }
+
+  rev(nodeId: string): number | null | undefined {
+    return this.#peers.get(nodeId)?.rev;
+  }
+
+  /** Nodes of the read whose services must be read too. */
+  unread(read: RegistryRead): readonly string[] {
+    return read.rows
+      .filter((row) => this.#isPeer(row) && row.servicesHash !== null && this.#peers.get(row.nodeId)?.servicesHash !== row.servicesHash)
+      .map((row) => row.nodeId);
+  }
+
+  /** Takes over a read of all live rows. `afterOutage`: reads failed until shortly before, so rows may be late or swept for no fault of their nodes. */
+  applyAll(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>, afterOutage: boolean): void {
+    const silent = this.#takeRows(read, services);
+    const hold = afterOutage || this.#isMassSilence(silent, read.nowMs);
+    const present = new Set(read.rows.map((row) => row.nodeId));
+    for (const nodeId of [...this.#peers.keys()]) {
+      const gone = !present.has(nodeId);
+      if (!gone && !silent.has(nodeId)) this.#held.delete(nodeId);
+      else if (!(gone ? afterOutage : hold) || this.#graceIsOver(nodeId)) this.#drop(nodeId);
+    }
+  }
+
+  /** Takes over a read of just these nodes: a row that is gone was deleted, and one that is late is left to the next full read. */
+  applyNodes(nodeIds: readonly string[], read: RegistryRead, services: ReadonlyMap<string, ServicesRow>): void {
+    this.#takeRows(read, services);
+    const present = new Set(read.rows.map((row) => row.nodeId));
+    for (const nodeId of nodeIds) if (!present.has(nodeId)) this.#drop(nodeId);
+  }
+
+  /** Time until the next peer would expire, were it never heard of again; Infinity without peers. */
+  untilNextExpiry(): number {
+    let soonest = Infinity;
+    const databaseNow = this.#databaseNow();
+    for (const [nodeId, peer] of this.#peers) {
+      const heldUntil = this.#held.get(nodeId);
+      const left = heldUntil === undefined ? peer.lastHeartbeatMs + this.#options.offlineAfterMs - databaseNow : heldUntil - now();
+      soonest = Math.min(soonest, left);
+    }
+    return Math.max(0, soonest);
+  }
+
+  clear(): void {
+    for (const nodeId of [...this.#peers.keys()]) this.#drop(nodeId);
+  }
+
+  /** Returns the nodes whose heartbeat is too old. */
+  #takeRows(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>): ReadonlySet<string> {
+    this.#databaseClock = { nowMs: read.nowMs, readAt: now() };
+    const silent = new Set<string>();
+    for (const row of read.rows) {
+      if (!this.#isPeer(row)) continue;
+      if (read.nowMs - row.lastHeartbeatMs >= this.#options.offlineAfterMs) silent.add(row.nodeId);
+      else this.#takeRow(row, services.get(row.nodeId));
+    }
+    return silent;
+  }
+
+  #takeRow(row: NodeRow, services: ServicesRow | undefined): void {
+    const known = this.#peers.get(row.nodeId);
+    if (known === undefined) return this.#add(row, services);
+    const before = known.offer;
+    known.update(row, services);
+    this.#suspicion.heard(row.nodeId, row.lastHeartbeatMs);
+    this.#list = null;
+    this.#reindex(row.nodeId, before, known.offer);
+  }
+
+  #add(row: NodeRow, services: ServicesRow | undefined): void {
+    // Deleted or replaced between the two reads: the next one will tell.
+    if (services === undefined && row.servicesHash !== null) return;
+    const peer = new KnownPeer(row, services, this.#warn);
+    this.#peers.set(row.nodeId, peer);
+    this.#list = null;
+    this.#options.log.info("mesh peer found", { peer: row.nodeId, advertisedUrl: row.advertisedUrl });
+    this.#reindex(row.nodeId, null, peer.offer);
+  }
+
+  #drop(nodeId: string): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined) return;
+    this.#peers.delete(nodeId);
+    this.#held.delete(nodeId);
+    this.#suspicion.forget(nodeId);
+    this.#list = null;
+    this.#options.log.info("mesh peer gone", { peer: nodeId });
+    this.#reindex(nodeId, peer.offer, null);
+    this.#options.onGone(nodeId);
+  }
+
+  #reindex(nodeId: string, before: Offer | null, after: Offer | null): void {
+    if (!this.#options.calls) return;
+    if (before?.candidate === after?.candidate && before?.names === after?.names) return;
+    this.#index.replace(nodeId, before, after);
+    this.#options.onChange();
+  }
+
+  #isPeer(row: NodeRow): boolean {
+    return row.nodeId !== this.#options.nodeId;
+  }
+
+  /**
+   * Many peers late at once is rather one fault here or in the database than many out there. "At once" takes in those
+   * that are about to be late, since heartbeats are spread over time.
+   */
+  #isMassSilence(silent: ReadonlySet<string>, databaseNowMs: number): boolean {
+    const lateAfter = this.#options.offlineAfterMs - this.#options.heartbeatMs / 2;
+    let late = 0;
+    for (const [nodeId, peer] of this.#peers) {
+      if (silent.has(nodeId) || databaseNowMs - peer.lastHeartbeatMs >= lateAfter) late++;
+    }
+    return late >= MASS_LEAST && late >= this.#peers.size * MASS_SHARE;
+  }
+
+  #graceIsOver(nodeId: string): boolean {
+    const end = this.#held.get(nodeId);
+    if (end === undefined) this.#held.set(nodeId, now() + this.#graceMs);
+    return end !== undefined && now() >= end;
+  }
+
+  /** The database's clock, carried on by the monotonic one since the last read. */
+  #databaseNow(): number {
+    return this.#databaseClock.nowMs + (now() - this.#databaseClock.readAt);
+  }
+
+  readonly #warn = (peer: string, problem: string): void => this.#options.log.warn(`mesh peer: ${problem}`, { peer });
+}

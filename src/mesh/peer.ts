@@ -1,0 +1,153 @@
+import { parseAdvertisedUrl } from "./advertised-url.js";
+import { isObject, parseMetadata } from "./metadata.js";
+import type { Offer } from "./action-index.js";
+import type { Candidate } from "./directory.js";
+import type { PeerMetadata } from "./metadata.js";
+import type { NodeRow, ServicesRow } from "./registry.js";
+import type { Peer, ServiceInfo } from "../contract/mesh-client.js";
+
+const LONGEST_NAME = 512;
+const NO_METADATA: PeerMetadata = { user: {}, rev: null, rpcPath: null, localOnly: false, draining: false, cpuLoad: 0 };
+
+/** Told once per change of a row, since rows are parsed only when they change. */
+export type PeerWarning = (nodeId: string, problem: string) => void;
+
+/** Target of calls. `cpuLoad` changes in place with each heartbeat; a new URL or path makes a new object. */
+class PeerCandidate implements Candidate {
+  constructor(
+    readonly nodeId: string,
+    readonly advertisedUrl: string,
+    readonly rpcPath: string,
+    public cpuLoad: number,
+  ) {}
+}
+
+/** A live peer as the registry shows it. Rows are written by others: what cannot be used is left out, with a warning. */
+export class KnownPeer {
+  readonly nodeId: string;
+  readonly #warn: PeerWarning;
+  #row: NodeRow;
+  #metadata: PeerMetadata = NO_METADATA;
+  #url: string | null = null;
+  #services: readonly ServiceInfo[] = [];
+  #servicesHash: string | null = null;
+  #offered: ReadonlySet<string> = new Set();
+  #candidate: PeerCandidate | null = null;
+  #view: Peer | null = null;
+
+  constructor(row: NodeRow, services: ServicesRow | undefined, warn: PeerWarning) {
+    this.nodeId = row.nodeId;
+    this.#warn = warn;
+    this.#row = row;
+    this.#readUrl();
+    this.#readMetadata();
+    this.#readServices(services);
+    this.#renewCandidate();
+  }
+
+  get lastHeartbeatMs(): number {
+    return this.#row.lastHeartbeatMs;
+  }
+
+  get servicesHash(): string | null {
+    return this.#servicesHash;
+  }
+
+  get rev(): number | null {
+    return this.#metadata.rev;
+  }
+
+  /** What it can be called for; null while it has no usable address, drains, or is local-only. */
+  get offer(): Offer | null {
+    return this.#candidate === null ? null : { candidate: this.#candidate, names: this.#offered };
+  }
+
+  get view(): Peer {
+    return (this.#view ??= this.#freezeView());
+  }
+
+  /** Takes over a newer state of its row; `services` is given only where they changed. */
+  update(row: NodeRow, services: ServicesRow | undefined): void {
+    const previous = this.#row;
+    this.#row = row;
+    this.#view = null;
+    if (row.advertisedUrl !== previous.advertisedUrl) this.#readUrl();
+    if (row.metadataJson !== previous.metadataJson) this.#readMetadata();
+    if (row.servicesHash === null || services !== undefined) this.#readServices(services);
+    this.#renewCandidate();
+  }
+
+  #readUrl(): void {
+    const { advertisedUrl } = this.#row;
+    const parsed = advertisedUrl === null ? { url: null } : parseAdvertisedUrl(advertisedUrl);
+    if ("fault" in parsed) this.#warn(this.nodeId, `its advertised_url cannot be used: ${parsed.fault}; it is not called`);
+    this.#url = "url" in parsed ? parsed.url : null;
+  }
+
+  #readMetadata(): void {
+    const { metadataJson } = this.#row;
+    const metadata = metadataJson === null ? null : parseMetadata(metadataJson);
+    if (metadata === null) this.#warn(this.nodeId, "its metadata_json is too large or no JSON object: it is not called");
+    else if (metadata.rpcPath === null) this.#warn(this.nodeId, "its rpcPath is no normal path: it is not called");
+    this.#metadata = metadata ?? NO_METADATA;
+  }
+
+  #readServices(services: ServicesRow | undefined): void {
+    const parsed = services === undefined ? null : parseServices(services.json);
+    if (parsed === null) this.#warn(this.nodeId, "its services_json is too large or no JSON array: it counts as serving nothing");
+    else if (parsed.skipped > 0) this.#warn(this.nodeId, `${parsed.skipped} entries of its services_json are malformed and ignored`);
+    this.#services = parsed?.services ?? [];
+    this.#servicesHash = services?.hash ?? null;
+    this.#offered = new Set(this.#services.flatMap(({ name, version, actions }) => [`v${version}.${name}`, ...actions]));
+  }
+
+  #renewCandidate(): void {
+    const { rpcPath, localOnly, draining, cpuLoad } = this.#metadata;
+    const current = this.#candidate;
+    if (this.#url === null || rpcPath === null || localOnly || draining) this.#candidate = null;
+    else if (current?.advertisedUrl === this.#url && current.rpcPath === rpcPath) current.cpuLoad = cpuLoad;
+    else this.#candidate = new PeerCandidate(this.nodeId, this.#url, rpcPath, cpuLoad);
+  }
+
+  #freezeView(): Peer {
+    return Object.freeze({
+      nodeId: this.nodeId,
+      advertisedUrl: this.#row.advertisedUrl,
+      metadata: Object.freeze(this.#metadata.user),
+      services: this.#services,
+      startedAtMs: this.#row.startedAtMs,
+      lastHeartbeatMs: this.#row.lastHeartbeatMs,
+    });
+  }
+}
+
+function parseServices(json: string): { readonly services: readonly ServiceInfo[]; readonly skipped: number } | null {
+  const list = parseArray(json);
+  if (list === null) return null;
+  const services = list.map(toServiceInfo).filter((info) => info !== null);
+  return { services: Object.freeze(services), skipped: list.length - services.length };
+}
+
+function parseArray(json: string): readonly unknown[] | null {
+  try {
+    const value: unknown = JSON.parse(json);
+    return Array.isArray(value) ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+function toServiceInfo(entry: unknown): ServiceInfo | null {
+  if (!isObject(entry)) return null;
+  const { name, version, actions = [], events = [] } = entry;
+  if (!isName(name) || !Number.isSafeInteger(version) || !isNameList(actions) || !isNameList(events)) return null;
+  return Object.freeze({ name, version: version as number, actions: Object.freeze([...actions]), events: Object.freeze([...events]) });
+}
+
+function isName(value: unknown): value is string {
+  return typeof value === "string" && value.length > 0 && value.length <= LONGEST_NAME;
+}
+
+function isNameList(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every(isName);
+}
