@@ -1,27 +1,36 @@
-import type { Plugin } from "../contract/registration.js";
-import type { CallMiddleware, ServiceSource, Strategy } from "../contract/mesh-client.js";
-import type { Meta } from "../contract/context.js";
-import type { Class } from "../contract/descriptor.js";
+import { ContextMesh, HostMeshClient } from "./mesh-client.js";
+import { MeshNode } from "./node.js";
+import { resolveMeshOptions } from "./options.js";
+import { NodeServices } from "./services.js";
+import type { MeshOptions } from "./options.js";
+import type { Plugin, Registration } from "../contract/registration.js";
 
-export interface MeshOptions {
-  readonly services: readonly ServiceSource[];
-  readonly transport?: "http" | "local-only";
-  readonly advertisedUrl?: string;
-  readonly meshToken?: string | readonly string[];
-  readonly rpcPath?: string;
-  readonly heartbeatMs?: number;
-  readonly offlineAfterMs?: number;
-  readonly gcAfterMs?: number;
-  readonly defaultStrategy?: Strategy;
-  readonly defaultTimeoutMs?: number;
-  readonly defaultRetries?: number;
-  readonly middleware?: readonly CallMiddleware[];
-  readonly meta?: Meta | (() => Meta);
-  readonly resolve?: <T extends object>(type: new () => T) => T;
-  readonly errors?: readonly Class<Error>[];
-  readonly maxBodyBytes?: number;
+export type { MeshOptions } from "./options.js";
+
+/**
+ * One node of a mesh as a plugin: `ctx.mesh`, `host.mesh`, the services, and the node's place in the registry. Throws
+ * `MeshConfigurationError` for a wrong option and `ServiceDefinitionError` for a wrong service.
+ */
+export function chimpbaseMesh(given: MeshOptions): Plugin {
+  const options = resolveMeshOptions(given);
+  const services = new NodeServices(options.resolve === undefined ? {} : { resolve: options.resolve });
+  services.add(services.prepare(options.services));
+  const node = new MeshNode(options, services);
+  return { kind: "plugin", name: "chimpbase-mesh", dependsOn: [], registrations: registrationsOf(node) };
 }
 
-export function chimpbaseMesh(_options: MeshOptions): Plugin {
-  throw new Error("stub");
+function registrationsOf(node: MeshNode): readonly Registration[] {
+  return [
+    { kind: "context-extension", key: "mesh", factory: (ctx) => new ContextMesh(node, ctx) },
+    { kind: "host-extension", key: "mesh", value: new HostMeshClient(node) },
+    { kind: "cron", name: "__chimpbase.mesh.gc", schedule: "* * * * *", handler: () => node.sweep(), options: {} },
+    {
+      kind: "lifecycle",
+      name: "chimpbase-mesh",
+      ready: (env) => node.ready(env),
+      listening: (env) => node.listening(env),
+      drain: (env) => node.drain(env),
+      close: (env) => node.close(env),
+    },
+  ];
 }

@@ -72,7 +72,7 @@ function readRpcPath(path: unknown): string | null {
   return typeof path === "string" && isNormalPath(path) ? path : null;
 }
 
-function clampLoad(value: unknown): number {
+export function clampLoad(value: unknown): number {
   return typeof value === "number" && value > 0 ? Math.min(1, value) : 0;
 }
 

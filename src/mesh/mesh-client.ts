@@ -1,0 +1,89 @@
+import { emitEvent } from "./emit.js";
+import { serviceClient } from "./wire.js";
+import { waitFor } from "./wait-for.js";
+import type { MeshNode } from "./node.js";
+import type { CallOptions, EmitOptions, HostMesh, MeshClient, Peer, ServiceClient, ServiceSource, WaitForOptions } from "../contract/mesh-client.js";
+import type { Class } from "../contract/descriptor.js";
+import type { ScopedContext } from "../contract/registration.js";
+
+/** `ctx.mesh`: the mesh as seen from one run of a handler. */
+export class ContextMesh implements MeshClient {
+  readonly #node: MeshNode;
+  readonly #ctx: ScopedContext;
+
+  constructor(node: MeshNode, ctx: ScopedContext) {
+    this.#node = node;
+    this.#ctx = ctx;
+  }
+
+  call<T>(name: string, args?: unknown, options?: CallOptions<T>): Promise<T> {
+    return this.#node.call(this.#ctx, name, args, options as CallOptions | undefined) as Promise<T>;
+  }
+
+  service<S extends object>(service: Class<S> | string): ServiceClient<S> {
+    return serviceClient(this, service);
+  }
+
+  async emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
+    return emitEvent(this.#node.running().env.outbox, this.#ctx, event, payload, options);
+  }
+
+  nodeId(): string {
+    return this.#node.running().env.nodeId;
+  }
+
+  peers(): readonly Peer[] {
+    return this.#node.running().discovery.peers();
+  }
+
+  async waitFor(names: string | readonly string[], options: WaitForOptions = {}): Promise<void> {
+    this.#node.running();
+    return waitFor(typeof names === "string" ? [names] : names, this.#node, options, this.#ctx.scope);
+  }
+}
+
+/** `host.mesh`: every call starts a chain of its own. */
+export class HostMeshClient implements HostMesh {
+  readonly #node: MeshNode;
+
+  constructor(node: MeshNode) {
+    this.#node = node;
+  }
+
+  async call<T>(name: string, args?: unknown, options?: CallOptions<T>): Promise<T> {
+    return this.#client().call<T>(name, args, options);
+  }
+
+  service<S extends object>(service: Class<S> | string): ServiceClient<S> {
+    return serviceClient(this, service);
+  }
+
+  async emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
+    return this.#client().emit(event, payload, options);
+  }
+
+  nodeId(): string {
+    return this.#node.running().env.nodeId;
+  }
+
+  peers(): readonly Peer[] {
+    return this.#node.running().discovery.peers();
+  }
+
+  async waitFor(names: string | readonly string[], options?: WaitForOptions): Promise<void> {
+    return this.#client().waitFor(names, options);
+  }
+
+  async register(...services: readonly ServiceSource[]): Promise<void> {
+    return this.#node.register(services);
+  }
+
+  async unregister(...names: readonly string[]): Promise<void> {
+    return this.#node.unregister(names);
+  }
+
+  #client(): ContextMesh {
+    const { dispatcher } = this.#node.running().env;
+    return new ContextMesh(this.#node, dispatcher.context(dispatcher.rootScope()));
+  }
+}

@@ -1,0 +1,202 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { MeshConfigurationError, MeshError } from "../errors.js";
+import { Cancellation } from "../pipeline/cancellation.js";
+import { defaultAdvertisedUrl, fillBoundPort, isLoopback } from "./advertised-url.js";
+import { Discovery } from "./discovery.js";
+import { INFO_EVENTS, INFO_PATTERN, readHint } from "./info-events.js";
+import { Presence } from "./presence.js";
+import { Registry } from "./registry.js";
+import { ServiceSet } from "./service-set.js";
+import { openWire } from "./wire.js";
+import type { ResolvedMeshOptions } from "./options.js";
+import type { NodeServices } from "./services.js";
+import type { Reachability } from "./wait-for.js";
+import type { Wire } from "./wire.js";
+import type { CallOptions } from "../contract/mesh-client.js";
+import type { IncomingEvent } from "../contract/messaging.js";
+import type { HealthReport, HostEnv, ScopedContext } from "../contract/registration.js";
+
+/** Longest and shortest time that one statement on the registry may take. */
+const QUERY_LIMIT_MS = { least: 1_000, most: 10_000 };
+/** How long a change is given to reach the peers: until its event comes back here, and then a read's time. */
+const SETTLE = { mostMs: 500, readMs: 100 };
+
+/** What exists between `ready` and `close`. */
+export interface RunningMesh {
+  readonly env: HostEnv;
+  readonly registry: Registry;
+  readonly discovery: Discovery;
+  readonly presence: Presence;
+  readonly wire: Wire;
+  readonly stopListening: () => void;
+}
+
+/** One node of the mesh through its life, in the order of `LifecycleRegistration`. */
+export class MeshNode implements Reachability {
+  readonly options: ResolvedMeshOptions;
+  readonly services: NodeServices;
+  readonly closing = new Cancellation();
+  readonly #set: ServiceSet;
+  #running: RunningMesh | null = null;
+  #announced = false;
+  #ended = false;
+  #echoed: ((rev: number) => void) | null = null;
+
+  constructor(options: ResolvedMeshOptions, services: NodeServices) {
+    this.options = options;
+    this.services = services;
+    this.#set = new ServiceSet(services);
+  }
+
+  /** Throws `MeshError` with code `MESH_NOT_RUNNING` before start and after stop. */
+  running(): RunningMesh {
+    if (this.#running === null) throw notRunning(this.#ended);
+    return this.#running;
+  }
+
+  call(ctx: ScopedContext, name: string, args: unknown, options: CallOptions | undefined): Promise<unknown> {
+    if (this.#running === null) return Promise.reject(notRunning(this.#ended));
+    return this.#running.wire.caller.call(ctx, name, args, options);
+  }
+
+  serves(name: string): boolean {
+    return this.services.serves(name) || this.#running?.discovery.serves(name) === true;
+  }
+
+  onChange(listener: () => void): () => void {
+    return this.running().discovery.onChange(listener);
+  }
+
+  /** Peers are known, and the services have started: handlers may run. */
+  async ready(env: HostEnv): Promise<void> {
+    if (this.#running !== null || this.#ended) throw new MeshConfigurationError("one chimpbaseMesh() belongs to one host: make another for another host");
+    this.#running = this.#open(env);
+    try {
+      await this.#running.discovery.start();
+      env.health("mesh", () => this.#health());
+      await this.#set.startAll(env);
+    } catch (error) {
+      await this.close(env);
+      throw error;
+    }
+  }
+
+  /** The node can be reached: it writes its row and announces itself. */
+  async listening(env: HostEnv): Promise<void> {
+    const advertisedUrl = this.#advertisedUrl(env);
+    this.#announced = true;
+    await this.running().presence.start(advertisedUrl);
+  }
+
+  /** Peers choose others from here on; handlers still run. */
+  async drain(env: HostEnv): Promise<void> {
+    if (!this.#announced) return;
+    try {
+      await this.#tellAndSettle(() => this.running().presence.drain());
+    } catch (error) {
+      env.log.warn("mesh node could not mark itself draining", { error });
+    }
+  }
+
+  /** The row goes first, so that nobody waits for hooks; then the services stop, and connections close. Idempotent. */
+  async close(env: HostEnv): Promise<void> {
+    const running = this.#running;
+    if (running === null || this.#ended) return;
+    this.#ended = true;
+    this.closing.abort("the mesh is stopping");
+    if (this.#announced) await running.presence.leave();
+    await this.#set.stopAll(env);
+    running.stopListening();
+    await running.discovery.stop();
+    await running.wire.close();
+    this.#running = null;
+  }
+
+  /** Adds services: all or none. */
+  async register(sources: Parameters<NodeServices["prepare"]>[0]): Promise<void> {
+    const { env, presence, discovery } = this.#changeable();
+    await this.#set.register(sources, env, () => presence.publish());
+    discovery.notify();
+  }
+
+  /** Takes services off: peers stop choosing them, what is under way ends, then they go. */
+  async unregister(ids: readonly string[]): Promise<void> {
+    const { env, presence, discovery } = this.#changeable();
+    await this.#set.unregister(ids, env, () => this.#tellAndSettle(() => presence.publish()));
+    discovery.notify();
+  }
+
+  /** Deletes rows of nodes that have been silent for `gcAfterMs`. */
+  async sweep(): Promise<void> {
+    const { env, registry } = this.running();
+    const swept = await registry.sweep(this.options.gcAfterMs);
+    if (swept > 0) env.log.info("mesh registry swept", { rows: swept });
+  }
+
+  #changeable(): RunningMesh {
+    if (this.#ended) throw notRunning(true);
+    return this.running();
+  }
+
+  #open(env: HostEnv): RunningMesh {
+    const { transport, rpcPath, heartbeatMs, offlineAfterMs, meta } = this.options;
+    const calls = transport === "http";
+    const limitMs = Math.min(QUERY_LIMIT_MS.most, Math.max(QUERY_LIMIT_MS.least, heartbeatMs));
+    const registry = new Registry(env.storage, limitMs);
+    const log = env.log.child({ component: "mesh" });
+    const { nodeId, outbox } = env;
+    const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, log, onGone: (peer) => wire.drop(peer) });
+    const presence = new Presence({ registry, outbox, nodeId, heartbeatMs, transport, rpcPath, meta, log, services: () => this.services.infos() });
+    const wire = openWire({ env, options: this.options, local: this.services, directory: discovery, cpuLoad: () => presence.cpuLoad });
+    const stopListening = env.bus.subscribe(INFO_PATTERN, (event) => this.#onInfo(event, discovery));
+    return { env, registry, discovery, presence, wire, stopListening };
+  }
+
+  #onInfo(event: IncomingEvent, discovery: Discovery): void {
+    if (event.name === INFO_EVENTS.resync) return discovery.refresh();
+    const hint = readHint(event);
+    if (hint === null) return;
+    if (hint.nodeId === this.#running?.env.nodeId) this.#echoed?.(hint.rev ?? 0);
+    else discovery.hint(hint);
+  }
+
+  #advertisedUrl(env: HostEnv): string | null {
+    if (this.options.transport === "local-only") return null;
+    if (env.url === null) {
+      throw new MeshConfigurationError('mesh transport "http" needs the HTTP server, but the host has server: false; give the host a server or the mesh transport: "local-only"');
+    }
+    const given = this.options.advertisedUrl;
+    const url = given === null ? defaultAdvertisedUrl(env.url) : fillBoundPort(given, env.url);
+    if (isLoopback(url)) env.log.warn("mesh node advertises a loopback address: peers on other machines cannot reach it; set advertisedUrl", { advertisedUrl: url });
+    else if (isLoopback(env.url)) env.log.warn("the HTTP server is bound to a loopback address: peers on other machines cannot reach this node; set server.host", { url: env.url, advertisedUrl: url });
+    return url;
+  }
+
+  #health(): HealthReport {
+    const running = this.#running;
+    if (running === null) return { status: "failing" };
+    const failing = running.discovery.failing || running.presence.failing;
+    return { status: failing ? "degraded" : "ok", peers: running.discovery.peers().length };
+  }
+
+  /** Resolves once peers have had the time to act on what `tell` has written. */
+  async #tellAndSettle(tell: () => Promise<void>): Promise<void> {
+    const { presence, discovery } = this.running();
+    const timer = new AbortController();
+    const echo = new Promise<void>((resolve) => (this.#echoed = (rev) => rev >= presence.rev && resolve()));
+    try {
+      await tell();
+      if (discovery.peers().length === 0) return;
+      await Promise.race([echo, pause(SETTLE.mostMs, undefined, { signal: timer.signal }).catch(() => undefined)]);
+      await pause(SETTLE.readMs);
+    } finally {
+      this.#echoed = null;
+      timer.abort();
+    }
+  }
+}
+
+function notRunning(ended: boolean): MeshError {
+  const message = ended ? "the mesh has stopped" : "the mesh is not running yet: await host.start() first";
+  return new MeshError(message, { code: "MESH_NOT_RUNNING", status: 503 });
+}

@@ -1,0 +1,277 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Discovery } from "#mesh/mesh/discovery.js";
+import { until } from "../support/wait.js";
+import { breakable, offering, RegistryFixture } from "./registry-fixture.js";
+
+const ACTION = "v1.users.create";
+const ids = (discovery: Discovery) => discovery.peers().map(({ nodeId }) => nodeId).sort();
+const callable = (discovery: Discovery, action = ACTION) => discovery.candidates(action).map(({ nodeId }) => nodeId);
+const hint = (nodeId: string) => ({ nodeId, rev: null, heartbeat: false });
+
+test("the cache is seeded from the table, without this node and without the dead", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a", { metadata: { zone: "eu", cpuLoad: 0.5, $mesh: { rpcPath: "/rpc", rev: 3 } } });
+  await fixture.node("dead", { ageMs: 31_000 });
+  await fixture.node("self");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  const [peer, ...others] = discovery.peers();
+  assert.deepEqual(others, []);
+  assert.equal(peer?.nodeId, "a");
+  assert.equal(peer.advertisedUrl, "http://a:80");
+  assert.deepEqual(peer.metadata, { zone: "eu", cpuLoad: 0.5 });
+  assert.deepEqual(peer.services, [{ name: "users", version: 1, actions: [ACTION], events: [] }]);
+  assert.ok(Object.isFrozen(peer) && Object.isFrozen(discovery.peers()));
+  assert.deepEqual({ ...discovery.candidate("a", ACTION) }, { nodeId: "a", advertisedUrl: "http://a", rpcPath: "/rpc", cpuLoad: 0.5 });
+  assert.equal(discovery.candidate("a", "v1.users.remove"), undefined);
+  assert.equal(discovery.candidate("b", ACTION), undefined);
+  assert.ok(discovery.serves("v1.users") && discovery.serves(ACTION) && !discovery.serves("v2.users"));
+});
+
+test("a row without $mesh is a node that is called at the default path", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("foreign");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  assert.equal(discovery.candidates(ACTION)[0]?.rpcPath, "/__chimpbase/mesh/rpc");
+});
+
+test("an announcement makes the new node callable at once", async () => {
+  await using fixture = await RegistryFixture.open();
+  const discovery = fixture.discovery();
+  await discovery.start();
+  await fixture.node("a");
+  discovery.hint(hint("a"));
+  await until(() => callable(discovery).length === 1, { timeoutMs: 1_000 });
+});
+
+test("a leave drops the peer at once, and its connections with it", async () => {
+  await using fixture = await RegistryFixture.open();
+  const gone: string[] = [];
+  await fixture.node("a");
+  const discovery = fixture.discovery({ onGone: (nodeId) => void gone.push(nodeId) });
+  await discovery.start();
+  await fixture.remove("a");
+  discovery.hint(hint("a"));
+  await until(() => ids(discovery).length === 0, { timeoutMs: 1_000 });
+  assert.deepEqual([gone, callable(discovery)], [["a"], []]);
+});
+
+test("forged hints neither add a node nor take one away", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  discovery.hint(hint("ghost"));
+  discovery.hint(hint("a"));
+  for (let i = 0; i < 500; i++) discovery.hint(hint(`ghost-${i}`));
+  await fixture.node("b");
+  discovery.hint(hint("b"));
+  await until(() => ids(discovery).includes("b"));
+  assert.deepEqual(ids(discovery), ["a", "b"]);
+});
+
+test("a changed row changes what the peer is called for", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  await fixture.node("b");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  const before = discovery.candidates(ACTION);
+  await fixture.node("a", { services: offering("v1.orders.pay") });
+  discovery.hint(hint("a"));
+  await until(() => callable(discovery, "v1.orders.pay").length === 1);
+  assert.deepEqual(callable(discovery), ["b"]);
+  assert.deepEqual(before.map(({ nodeId }) => nodeId), ["a", "b"], "a list handed out earlier stays as it was");
+});
+
+test("a heartbeat that brings nothing new is not read", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a", { metadata: { $mesh: { rev: 7 } } });
+  const discovery = fixture.discovery();
+  await discovery.start();
+  await fixture.node("a", { metadata: { zone: "new", $mesh: { rev: 7 } } });
+  discovery.hint({ nodeId: "a", rev: 7, heartbeat: true });
+  await fixture.node("b");
+  discovery.hint({ nodeId: "b", rev: 1, heartbeat: true });
+  await until(() => ids(discovery).includes("b"));
+  assert.deepEqual(discovery.peers().find(({ nodeId }) => nodeId === "a")?.metadata, {});
+});
+
+test("a draining or local-only peer, or one without a usable address, is seen but not called", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("draining", { metadata: { $mesh: { draining: true } } });
+  await fixture.node("local", { url: null });
+  await fixture.node("declared-local", { metadata: { $mesh: { transport: "local-only" } } });
+  await fixture.node("ftp", { url: "ftp://files" });
+  await fixture.node("password", { url: "http://me:s3cret@api" });
+  await fixture.node("no-url", { url: "nonsense" });
+  await fixture.node("bad-path", { metadata: { $mesh: { rpcPath: "@evil.example/" } } });
+  const discovery = fixture.discovery();
+  await discovery.start();
+  assert.equal(ids(discovery).length, 7);
+  assert.deepEqual(callable(discovery), []);
+  assert.equal(discovery.candidate("draining", ACTION), undefined);
+  assert.equal(fixture.warnings.length, 4);
+});
+
+test("corrupt rows are reported and hurt nobody else", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("good");
+  await fixture.node("bad-services", { services: "not json" });
+  await fixture.node("bad-metadata", { metadata: "[1" });
+  await fixture.node("big", { services: JSON.stringify(["x".repeat(1_100_000)]) });
+  await fixture.node("mixed", { services: `[null, {"name": 5}, {"name":"users","version":1,"actions":["${ACTION}"]}]` });
+  const discovery = fixture.discovery();
+  await discovery.start();
+  assert.deepEqual(ids(discovery), ["bad-metadata", "bad-services", "big", "good", "mixed"]);
+  assert.deepEqual(callable(discovery), ["good", "mixed"]);
+  assert.equal(fixture.warnings.length, 4);
+});
+
+test("a peer whose heartbeats stop is dropped when it is due, not at the next heartbeat", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a", { ageMs: 29_700 });
+  const discovery = fixture.discovery();
+  await discovery.start();
+  assert.deepEqual(ids(discovery), ["a"]);
+  await until(() => ids(discovery).length === 0, { timeoutMs: 2_000 });
+});
+
+test("a late heartbeat heals itself", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a", { ageMs: 31_000 });
+  const discovery = fixture.discovery({ heartbeatMs: 100 });
+  await discovery.start();
+  assert.deepEqual(ids(discovery), []);
+  await fixture.node("a");
+  await until(() => ids(discovery).includes("a"));
+});
+
+test("this node's own clock does not matter", async (t) => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  await fixture.node("dead", { ageMs: 31_000 });
+  t.mock.timers.enable({ apis: ["Date"], now: Date.now() + 600_000 });
+  const discovery = fixture.discovery();
+  await discovery.start();
+  assert.deepEqual(ids(discovery), ["a"]);
+});
+
+test("reads that fail change nothing, and the cache catches up when they work again", async () => {
+  await using fixture = await RegistryFixture.open();
+  const flaky = breakable(fixture.storage);
+  await fixture.node("a", { ageMs: 29_700 });
+  const discovery = fixture.discovery({ registry: fixture.registry(5_000, flaky.storage), heartbeatMs: 200 });
+  await discovery.start();
+  flaky.broken = true;
+  await until(() => discovery.failing);
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  assert.deepEqual(ids(discovery), ["a"], "expired by now, but nobody could tell");
+  assert.equal(callable(discovery).length, 1);
+  await fixture.node("b");
+  flaky.broken = false;
+  await until(() => ids(discovery).includes("b"));
+  assert.equal(discovery.failing, false);
+  assert.equal(fixture.warnings.length, 1, "an outage is reported once");
+});
+
+test("after an outage, late and swept peers get two heartbeats to write themselves again", async () => {
+  await using fixture = await RegistryFixture.open();
+  const flaky = breakable(fixture.storage);
+  for (const nodeId of ["late", "swept", "dead"]) await fixture.node(nodeId);
+  const discovery = fixture.discovery({ registry: fixture.registry(5_000, flaky.storage), heartbeatMs: 400, offlineAfterMs: 1_000 });
+  await discovery.start();
+  flaky.broken = true;
+  await until(() => discovery.failing);
+  await fixture.node("late", { ageMs: 60_000 });
+  await fixture.node("dead", { ageMs: 60_000 });
+  await fixture.remove("swept");
+  flaky.broken = false;
+  await until(() => !discovery.failing);
+  assert.deepEqual(ids(discovery), ["dead", "late", "swept"]);
+  const beat = setInterval(() => void Promise.all([fixture.node("late"), fixture.node("swept")]), 100);
+  await until(() => !ids(discovery).includes("dead"), { timeoutMs: 3_000 });
+  clearInterval(beat);
+  assert.deepEqual(ids(discovery), ["late", "swept"]);
+});
+
+test("when a third of the peers fall silent at one moment they are held for two heartbeats", async () => {
+  await using fixture = await RegistryFixture.open();
+  for (const nodeId of ["a", "b", "c", "d"]) await fixture.node(nodeId);
+  const discovery = fixture.discovery({ heartbeatMs: 300, offlineAfterMs: 1_000 });
+  await discovery.start();
+  const startedAt = performance.now();
+  const beat = setInterval(() => void Promise.all([fixture.node("a"), fixture.node("b")]), 100);
+  await until(() => ids(discovery).length === 2, { timeoutMs: 4_000 });
+  clearInterval(beat);
+  assert.deepEqual(ids(discovery), ["a", "b"]);
+  const heldMs = performance.now() - startedAt;
+  assert.ok(heldMs >= 1_500, `held for ${heldMs} ms`);
+});
+
+test("a suspect is avoided until a heartbeat that is younger than the suspicion", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a", { ageMs: 500 });
+  await fixture.node("b", { ageMs: 500 });
+  const discovery = fixture.discovery();
+  await discovery.start();
+  discovery.suspect("a");
+  assert.deepEqual(callable(discovery), ["b"]);
+  assert.equal(discovery.candidate("a", ACTION)?.nodeId, "a", "a pinned call still may try it");
+  const heartbeat = () => discovery.peers().find(({ nodeId }) => nodeId === "a")?.lastHeartbeatMs;
+  const before = heartbeat();
+  await fixture.node("a", { ageMs: 250 });
+  discovery.refresh();
+  await until(() => heartbeat() !== before);
+  assert.deepEqual(callable(discovery), ["b"]);
+  await fixture.node("a", { ageMs: -50 });
+  discovery.hint({ nodeId: "a", rev: null, heartbeat: true });
+  await until(() => callable(discovery).length === 2, { timeoutMs: 700 });
+});
+
+test("a suspect is tried again after a short back-off; where all are suspect, all are tried", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  await fixture.node("b");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  discovery.suspect("a");
+  assert.deepEqual(callable(discovery), ["b"]);
+  discovery.suspect("b");
+  assert.deepEqual(callable(discovery), ["a", "b"]);
+  discovery.suspect("nobody");
+  const startedAt = performance.now();
+  await until(() => callable(discovery).length === 2 && performance.now() - startedAt > 1_000, { timeoutMs: 2_000 });
+});
+
+test("a local-only mesh sees peers and calls none", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  const discovery = fixture.discovery({ calls: false });
+  await discovery.start();
+  assert.deepEqual(ids(discovery), ["a"]);
+  assert.deepEqual([callable(discovery), discovery.serves(ACTION), discovery.candidate("a", ACTION)], [[], false, undefined]);
+});
+
+test("listeners hear of changes in what can be called, and of nothing else", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  let changes = 0;
+  const stop = discovery.onChange(() => void changes++);
+  await fixture.node("a", { metadata: { zone: "x" } });
+  discovery.hint(hint("a"));
+  await until(() => discovery.peers()[0]?.metadata["zone"] === "x");
+  assert.equal(changes, 0);
+  await fixture.node("b");
+  discovery.hint(hint("b"));
+  await until(() => changes === 1);
+  stop();
+  await fixture.node("c");
+  discovery.hint(hint("c"));
+  await until(() => ids(discovery).length === 3);
+  assert.equal(changes, 1);
+});
