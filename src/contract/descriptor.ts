@@ -65,6 +65,13 @@ export interface ServiceDescriptor {
   readonly stopped: readonly LifecycleHook[];
 }
 
+/** A descriptor that knows the types of its actions, from `service({...})`. The key exists for the compiler only. */
+export interface ServiceDefinition<A = unknown> extends ServiceDescriptor {
+  readonly [actionTypes]?: A;
+}
+
+declare const actionTypes: unique symbol;
+
 /** `v1.users.create`: how an action is called from anywhere. */
 export function fullActionName(service: Pick<ServiceDescriptor, "name" | "version">, action: string): string {
   return `v${service.version}.${service.name}.${action}`;

@@ -1,5 +1,5 @@
 import type { Meta, Context } from "./context.js";
-import type { Class, RetryOptions } from "./descriptor.js";
+import type { Class, RetryOptions, ServiceDefinition } from "./descriptor.js";
 
 export type Strategy = "local-first" | "round-robin" | "random" | "cpu";
 
@@ -53,10 +53,18 @@ export interface WaitForOptions {
 export type CallNext = (name: string, args: unknown, options: CallOptions) => Promise<unknown>;
 export type CallMiddleware = (next: CallNext) => CallNext;
 
-/** The methods of a service class that take a context first, as calls: `(args, options?) => Promise<result>`. */
-export type ServiceClient<S> = {
-  readonly [K in keyof S as S[K] extends (...args: infer P) => unknown ? (P extends [infer C, ...unknown[]] ? (Context extends C ? K : never) : never) : never]: ClientMethod<S[K]>;
-};
+/**
+ * The methods of a service class that take a context first, or nothing, as calls: `(args, options?) => Promise<result>`.
+ * Which of them are actions, only their decorators know.
+ */
+export type ServiceClient<S> = { readonly [K in keyof S as IsHandler<S[K]> extends true ? K : never]: ClientMethod<S[K]> };
+
+/** The actions of `service({...})` as calls. */
+export type DefinitionClient<A> = { readonly [K in keyof A as A[K] extends false ? never : K]: ClientMethod<HandlerOf<A[K]>> };
+
+type HandlerOf<E> = E extends { readonly handler: infer F } ? F : E;
+
+type IsHandler<F> = F extends (...args: infer P) => unknown ? (P extends readonly [] ? true : Context extends P[0] ? true : false) : false;
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- infers from handlers of any signature
 type ClientMethod<F> = F extends (ctx: any, ...rest: infer R) => infer T ? ClientSignature<R, Awaited<T>> : never;
@@ -73,6 +81,8 @@ export interface MeshClient {
   service<S extends object>(type: Class<S>): ServiceClient<S>;
   /** The same where only the type is at hand: `ctx.mesh.service<UsersService>("v1.users")`. */
   service<S extends object>(name: string): ServiceClient<S>;
+  /** Typed client of what `service({...})` returned. */
+  service<A>(definition: ServiceDefinition<A>): DefinitionClient<A>;
   /** Resolves once the event is committed (inside a transaction: once it is written there). */
   emit(event: string, payload: unknown, options?: EmitOptions): Promise<void>;
   /** UUID of this boot of this node. */
