@@ -70,7 +70,7 @@ const deferredTables = (table: TableName): string[] => [
     attempt INTEGER NOT NULL,
     history TEXT NOT NULL,
     created_at TIMESTAMPTZ NOT NULL)`,
-  `CREATE INDEX _chimpbase_mesh_deferred_due ON ${table("_chimpbase_mesh_deferred")} (run_at, id)`,
+  `CREATE INDEX _chimpbase_mesh_deferred_due ON ${table("_chimpbase_mesh_deferred")} (lane, run_at, id)`,
 ];
 
 const deadLetterTables = (table: TableName): string[] => [
