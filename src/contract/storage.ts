@@ -36,6 +36,11 @@ export interface OwnedTransaction extends Transaction {
   commit(): Promise<void>;
   /** Never rejects; destroys the connection where it cannot be rolled back. */
   rollback(): Promise<void>;
+  /**
+   * Touches the connection, whatever nested transaction is open, so that the server does not end an idle transaction.
+   * Never rejects: false where the transaction has ended or its connection is gone.
+   */
+  keepAlive(): Promise<boolean>;
 }
 
 /** One connection of its own that listens. It reconnects by itself, with back-off, until closed. */

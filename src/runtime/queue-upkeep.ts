@@ -17,8 +17,10 @@ export interface ExpiredJob {
 
 export interface LaneState {
   readonly lane: string;
-  /** Jobs can be claimed. */
+  /** Jobs could be claimed already before this look. */
   readonly ready: boolean;
+  /** Deferred jobs that this look has made ready; at `UPKEEP_BATCH` there may be more. */
+  readonly moved: number;
   /** Ms until the next deferred job is due; null where there is none. */
   readonly nextDueMs: number | null;
   readonly expired: readonly ExpiredJob[];
@@ -75,8 +77,8 @@ export class QueueUpkeep {
            FROM ${this.#jobs} WHERE lane = served.lane AND token IS NOT NULL AND lease_until < statement_timestamp()
            ORDER BY id LIMIT ${UPKEEP_BATCH} FOR UPDATE SKIP LOCKED) AS e)
        SELECT served.lane,
-         EXISTS (SELECT 1 FROM ${this.#jobs} WHERE lane = served.lane AND token IS NULL)
-           OR EXISTS (SELECT 1 FROM added WHERE added.lane = served.lane) AS ready,
+         EXISTS (SELECT 1 FROM ${this.#jobs} WHERE lane = served.lane AND token IS NULL) AS ready,
+         (SELECT count(*)::int FROM added WHERE added.lane = served.lane) AS moved,
          (SELECT ceil(extract(epoch FROM run_at - statement_timestamp()) * 1000)::float8 FROM ${this.#deferred}
            WHERE lane = served.lane AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS "nextDueMs",
          coalesce((SELECT json_agg(expired) FROM expired WHERE expired.lane = served.lane), '[]') AS expired

@@ -1,9 +1,24 @@
 import type { Logger } from "../logger.js";
-import type { BalancedRegistration, Dispatcher, WorkerRegistration } from "../contract/registration.js";
+import type { Dispatcher } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
+import { now } from "../pipeline/deadline.js";
+import { Claimer } from "./claimer.js";
+import { createConsumer, groupPatterns, type Consumer, type JobRegistration } from "./consumers.js";
+import { JobRunner } from "./job-runner.js";
+import { JobSlots } from "./job-slots.js";
+import { LaneSet } from "./lane-set.js";
+import { Leases } from "./leases.js";
+import { QueueUpkeep } from "./queue-upkeep.js";
+import { JobQueue } from "./queue.js";
+import { Settlements } from "./settlements.js";
+import { settledWithin } from "./time-limit.js";
+import { Upkeep } from "./upkeep.js";
 
 export interface WorkerDefaults {
-  /** Jobs handled at the same time on this node. Default 10. */
+  /**
+   * Jobs handled at the same time on this node, of all queues and events without a `concurrency` of their own. Each of
+   * them may always run one, even over this limit. Default 10.
+   */
   readonly concurrency: number;
   /** Default 30000. */
   readonly leaseMs: number;
@@ -25,7 +40,7 @@ export interface WorkerEngineOptions {
 
 export interface WorkerEngine {
   /** Remembers groups in the database, then serves them. Returns the detachment, which waits for jobs under way. */
-  attach(registrations: readonly (WorkerRegistration | BalancedRegistration)[]): Promise<() => Promise<void>>;
+  attach(registrations: readonly JobRegistration[]): Promise<() => Promise<void>>;
   /** Begins to claim. */
   start(): void;
   /** Jobs may be waiting in these lanes. */
@@ -38,6 +53,100 @@ export interface WorkerEngine {
   stop(): Promise<void>;
 }
 
-export function createWorkerEngine(_options: WorkerEngineOptions): WorkerEngine {
-  throw new Error("stub");
+/** A job claimed in advance that has not started after this long goes back. */
+const STALE_AFTER_MS = 1_000;
+const SETTLE_LIMIT_MS = 5_000;
+
+export function createWorkerEngine(options: WorkerEngineOptions): WorkerEngine {
+  return new Engine(options);
+}
+
+class Engine implements WorkerEngine {
+  readonly #defaults: WorkerDefaults;
+  readonly #upkeepQueue: QueueUpkeep;
+  readonly #lanes: LaneSet;
+  readonly #leases: Leases;
+  readonly #settlements: Settlements;
+  readonly #runner: JobRunner;
+  readonly #slots: JobSlots;
+  readonly #claimer: Claimer;
+  readonly #upkeep: Upkeep;
+  #started = false;
+  #draining: Promise<void> | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor({ storage, dispatcher, nodeId, log, defaults }: WorkerEngineOptions) {
+    const { concurrency, leaseMs, pollIntervalMs } = defaults;
+    const queue = new JobQueue(storage, nodeId, leaseMs);
+    this.#defaults = defaults;
+    this.#upkeepQueue = new QueueUpkeep(storage);
+    const lanes = (this.#lanes = new LaneSet(concurrency));
+    const leases = (this.#leases = new Leases(queue, leaseMs, log));
+    const settlements = (this.#settlements = new Settlements(queue, leases, log, (delayMs) => this.#upkeep.lookWithin(delayMs)));
+    const runner = (this.#runner = new JobRunner({ storage, queue, dispatcher, nodeId, log, leases, settlements }));
+    const onRoom = (): void => this.#claimer.poke();
+    const slots = (this.#slots = new JobSlots({ lanes, runner, settlements, limit: concurrency, onRoom }));
+    this.#claimer = new Claimer({ queue, lanes, slots, leases, settlements, leaseMs, log });
+    this.#upkeep = new Upkeep({
+      queue: this.#upkeepQueue,
+      lanes,
+      intervalMs: Math.min(pollIntervalMs, leaseMs / 4),
+      log,
+      onReady: (keys) => this.#claimer.wake(keys),
+      onLook: () => slots.releaseStale(now() - STALE_AFTER_MS),
+    });
+  }
+
+  async attach(registrations: readonly JobRegistration[]): Promise<() => Promise<void>> {
+    const consumers = registrations.map((registration) => createConsumer(registration, this.#defaults));
+    const groups = groupPatterns(registrations);
+    if (groups.length > 0) await this.#upkeepQueue.rememberGroups(groups);
+    const keys = this.#lanes.add(consumers);
+    // Jobs may have been waiting since before.
+    this.#claimer.wake(keys);
+    return () => this.#detach(consumers);
+  }
+
+  start(): void {
+    if (this.#started) return;
+    this.#started = true;
+    this.#claimer.start();
+    this.#upkeep.lookWithin(0);
+  }
+
+  wake(lanes: readonly string[]): void {
+    this.#claimer.wake(lanes);
+  }
+
+  drain(): Promise<void> {
+    return (this.#draining ??= this.#drain());
+  }
+
+  inFlight(): readonly string[] {
+    return [...this.#slots.running].map((job) => job.name);
+  }
+
+  stop(): Promise<void> {
+    return (this.#stopping ??= this.#stop());
+  }
+
+  async #detach(consumers: readonly Consumer[]): Promise<void> {
+    this.#slots.release(this.#lanes.remove(consumers));
+    await this.#slots.idle(consumers);
+  }
+
+  async #drain(): Promise<void> {
+    this.#runner.drain();
+    const closed = Promise.all([this.#claimer.close(), this.#upkeep.close()]);
+    this.#slots.releaseBuffered();
+    await settledWithin(closed.then(() => this.#settlements.idle()), SETTLE_LIMIT_MS);
+  }
+
+  async #stop(): Promise<void> {
+    await this.drain();
+    await this.#slots.abandon(SETTLE_LIMIT_MS);
+    this.#runner.close();
+    await this.#settlements.close(SETTLE_LIMIT_MS);
+    this.#leases.close();
+  }
 }

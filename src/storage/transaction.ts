@@ -83,6 +83,13 @@ export class PostgresTransaction implements OwnedTransaction {
     }
   }
 
+  /** Out of order on purpose: an open savepoint would hold it up. In an aborted transaction it fails, and still counts. */
+  async keepAlive(): Promise<boolean> {
+    if (this.#closed || this.#connection.lost) return false;
+    await this.#connection.query("SELECT 1").catch(() => undefined);
+    return !this.#connection.lost;
+  }
+
   async #sendCommit(): Promise<SqlResult> {
     if (this.#connection.lost) {
       this.#host.discard(this.#connection);

@@ -1,0 +1,103 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { toError } from "../errors.js";
+import type { Logger } from "../logger.js";
+import { now } from "../pipeline/deadline.js";
+import { backOffMs } from "./back-off.js";
+import { HeldJob } from "./held-job.js";
+import type { JobSlots } from "./job-slots.js";
+import { Lane } from "./lane.js";
+import type { LaneSet } from "./lane-set.js";
+import type { Leases } from "./leases.js";
+import type { ClaimedJob, JobQueue, LaneQuota } from "./queue.js";
+import type { Settlements } from "./settlements.js";
+
+export interface ClaimerOptions {
+  readonly queue: JobQueue;
+  readonly lanes: LaneSet;
+  readonly slots: JobSlots;
+  readonly leases: Leases;
+  readonly settlements: Settlements;
+  readonly leaseMs: number;
+  readonly log: Logger;
+}
+
+/**
+ * The one claimer of this process, over all its lanes: at once when woken, one claim under way at a time, the next one
+ * sent while jobs of the last are still being handled.
+ */
+export class Claimer {
+  readonly #options: ClaimerOptions;
+  /** Lanes that may have jobs: woken, or not emptied by the last claim. The one claimed longest ago comes first. */
+  readonly #ready = new Set<string>();
+  readonly #closing = new AbortController();
+  #open = false;
+  #running: Promise<void> | undefined;
+
+  constructor(options: ClaimerOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#open = true;
+    this.poke();
+  }
+
+  wake(keys: readonly string[]): void {
+    for (const key of keys) if (this.#options.lanes.get(key) !== undefined) this.#ready.add(key);
+    this.poke();
+  }
+
+  /** There may be room now. */
+  poke(): void {
+    if (!this.#open || this.#running !== undefined || this.#ready.size === 0) return;
+    const quotas = this.#options.slots.quotas(this.#ready);
+    if (quotas.length > 0) this.#running = this.#run(quotas);
+  }
+
+  /** Resolves when no claim is under way; what the last one brought is given back. */
+  async close(): Promise<void> {
+    this.#open = false;
+    this.#closing.abort();
+    await this.#running;
+  }
+
+  async #run(first: readonly LaneQuota[]): Promise<void> {
+    let failures = 0;
+    for (let quotas = first; quotas.length > 0 && this.#open; quotas = this.#options.slots.quotas(this.#ready)) {
+      failures = (await this.#tryClaim(quotas, failures === 0)) ? 0 : failures + 1;
+      if (failures > 0) await sleep(backOffMs(failures), undefined, { signal: this.#closing.signal }).catch(() => undefined);
+    }
+    this.#running = undefined;
+  }
+
+  async #tryClaim(quotas: readonly LaneQuota[], report: boolean): Promise<boolean> {
+    // Before the claim, so that a wake-up that comes while it runs is not lost.
+    for (const { lane } of quotas) this.#ready.delete(lane);
+    const sentAt = now();
+    try {
+      this.#take(quotas, await this.#options.queue.claim(quotas), sentAt);
+      return true;
+    } catch (error) {
+      for (const { lane } of quotas) this.#ready.add(lane);
+      if (report) this.#options.log.warn("jobs could not be claimed, will be tried again", { err: toError(error) });
+      return false;
+    }
+  }
+
+  #take(quotas: readonly LaneQuota[], claimed: readonly ClaimedJob[], sentAt: number): void {
+    const counts = new Map<string, number>();
+    for (const { lane } of claimed) counts.set(lane, (counts.get(lane) ?? 0) + 1);
+    for (const { lane, quota } of quotas) if (counts.get(lane) === quota) this.#ready.add(lane);
+    const jobs = claimed.map((job) => this.#hold(job, sentAt));
+    if (this.#open) this.#options.slots.offer(jobs);
+    else for (const job of jobs) this.#options.settlements.release(job, true);
+  }
+
+  #hold(claimed: ClaimedJob, sentAt: number): HeldJob {
+    // A lane taken off meanwhile has no consumers: the job goes straight back.
+    const lane = this.#options.lanes.get(claimed.lane) ?? new Lane(claimed.lane);
+    const job = new HeldJob(claimed, lane, sentAt, this.#options.leaseMs);
+    this.#options.leases.hold(job);
+    return job;
+  }
+}

@@ -1,0 +1,124 @@
+import { MeshError } from "../errors.js";
+import type { OwnedTransaction, QueryOptions, Row, Session, Storage, Transaction } from "../contract/storage.js";
+import type { JobQueue, JobRef } from "./queue.js";
+
+/** `untouched`: the handler never came to the database, and the job completes on its own. */
+export type SessionEnd = "untouched" | "committed" | "lost";
+
+/**
+ * The database as a job's handler sees it: nothing until the first use, then one transaction that begins by locking the
+ * job's row under its token, and in which the job's completion commits too. So what the handler writes is written once,
+ * however often the job runs.
+ */
+export class JobSession implements Session {
+  readonly #storage: Storage;
+  readonly #queue: JobQueue;
+  readonly #job: JobRef;
+  #opening: Promise<OwnedTransaction> | undefined;
+  #tx: OwnedTransaction | undefined;
+  #closed = false;
+  #stale = false;
+
+  constructor(storage: Storage, queue: JobQueue, job: JobRef) {
+    this.#storage = storage;
+    this.#queue = queue;
+    this.#job = job;
+  }
+
+  /** The row lock stands between the job and everybody else. */
+  get locked(): boolean {
+    return this.#tx !== undefined;
+  }
+
+  /** The token turned out to be stale when the transaction was to be opened. */
+  get stale(): boolean {
+    return this.#stale;
+  }
+
+  async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
+    return (await this.#open(options)).query<T>(sql, params);
+  }
+
+  async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {
+    return (await this.#open(options)).transaction(fn);
+  }
+
+  async joinTransaction(): Promise<Transaction> {
+    return this.#open();
+  }
+
+  /** Keeps the idle transaction of a living process from being ended as that of a frozen one. */
+  async keepAlive(): Promise<void> {
+    const tx = this.#tx;
+    if (tx === undefined || (await tx.keepAlive())) return;
+    // Without the connection there is no lock: the lease must protect the job again.
+    if (this.#tx === tx) this.#tx = undefined;
+  }
+
+  /**
+   * After the handler: completes the job within its transaction and commits both. Rejects where the transaction cannot
+   * commit (the caller then rolls back), with code `COMMIT_UNKNOWN` where it may have.
+   */
+  async finish(): Promise<SessionEnd> {
+    this.#closed = true;
+    const tx = await this.#opening?.catch(() => undefined);
+    if (tx === undefined) return this.#stale ? "lost" : "untouched";
+    if (!(await this.#queue.completeWithin(tx, this.#job))) {
+      await this.rollback();
+      return "lost";
+    }
+    await tx.commit();
+    this.#tx = undefined;
+    return "committed";
+  }
+
+  /** Ends the transaction, if there is one, with nothing done. Never rejects. */
+  async rollback(): Promise<void> {
+    this.#closed = true;
+    const tx = await this.#opening?.catch(() => undefined);
+    await tx?.rollback();
+    this.#tx = undefined;
+  }
+
+  #open(options?: QueryOptions): Promise<OwnedTransaction> {
+    if (this.#closed) return Promise.reject(closedError());
+    return (this.#opening ??= this.#begin(options));
+  }
+
+  async #begin(options: QueryOptions | undefined): Promise<OwnedTransaction> {
+    try {
+      const tx = await this.#storage.begin(options);
+      await this.#lock(tx);
+      this.#tx = tx;
+      return tx;
+    } catch (error) {
+      // A full pool may have room at the next use; a stale token never comes back.
+      if (!this.#stale) this.#opening = undefined;
+      throw error;
+    }
+  }
+
+  async #lock(tx: OwnedTransaction): Promise<void> {
+    try {
+      if (await this.#queue.lock(tx, this.#job)) return;
+      this.#stale = true;
+      throw leaseLost(this.#job.id);
+    } catch (error) {
+      await tx.rollback();
+      throw error;
+    }
+  }
+}
+
+export function leaseLost(jobId: string): MeshError {
+  return new MeshError(`job ${jobId} is no longer held by this node: its lease ran out and another took it over`, {
+    code: "LEASE_LOST",
+    status: 409,
+  });
+}
+
+function closedError(): MeshError {
+  return new MeshError("the handler has ended, and its transaction with it; await everything done in it before it returns", {
+    code: "TRANSACTION_CLOSED",
+  });
+}

@@ -1,0 +1,83 @@
+import { toError } from "../errors.js";
+import type { Logger } from "../logger.js";
+import { now } from "../pipeline/deadline.js";
+import { backOffMs } from "./back-off.js";
+import type { HeldJob } from "./held-job.js";
+import { leaseLost } from "./job-session.js";
+import type { JobQueue } from "./queue.js";
+
+/**
+ * Keeps the leases of all jobs of this process: every third of a lease one statement extends them all. A job whose
+ * transaction holds its row is protected by that lock, and needs its connection kept alive instead.
+ */
+export class Leases {
+  readonly #queue: JobQueue;
+  readonly #leaseMs: number;
+  readonly #log: Logger;
+  readonly #held = new Map<string, HeldJob>();
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+  #failures = 0;
+
+  constructor(queue: JobQueue, leaseMs: number, log: Logger) {
+    this.#queue = queue;
+    this.#leaseMs = leaseMs;
+    this.#log = log;
+  }
+
+  hold(job: HeldJob): void {
+    const older = this.#held.get(job.claimed.id);
+    // Claimed anew by this very process: the earlier run has lost it.
+    if (older !== undefined) this.#lose(older);
+    this.#held.set(job.claimed.id, job);
+    this.#schedule(this.#leaseMs / 3);
+  }
+
+  drop(job: HeldJob): void {
+    if (this.#held.get(job.claimed.id) === job) this.#held.delete(job.claimed.id);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** Not armed while nothing is held. */
+  #schedule(delayMs: number): void {
+    if (this.#closed || this.#timer !== undefined || this.#held.size === 0) return;
+    this.#timer = setTimeout(() => void this.#tick(), delayMs);
+  }
+
+  async #tick(): Promise<void> {
+    try {
+      await this.#extendAll();
+      this.#failures = 0;
+    } catch (error) {
+      if (this.#failures++ === 0) this.#log.warn("leases of jobs could not be extended, will be tried again", { err: toError(error) });
+    }
+    this.#timer = undefined;
+    this.#schedule(this.#failures === 0 ? this.#leaseMs / 3 : Math.min(this.#leaseMs / 6, backOffMs(this.#failures)));
+  }
+
+  async #extendAll(): Promise<void> {
+    const unlocked: HeldJob[] = [];
+    for (const job of this.#held.values()) {
+      if (job.session?.locked === true) void job.session.keepAlive();
+      else unlocked.push(job);
+    }
+    if (unlocked.length === 0) return;
+    const sentAt = now();
+    const ours = await this.#queue.extend(unlocked.map((job) => job.claimed));
+    for (const job of unlocked) {
+      if (ours.has(job.claimed.id)) job.leaseEnd = sentAt + this.#leaseMs;
+      else if (this.#held.get(job.claimed.id) === job && !job.settling) this.#lose(job);
+    }
+  }
+
+  #lose(job: HeldJob): void {
+    this.drop(job);
+    if (job.settling) return;
+    this.#log.warn("the lease of a job was lost", { job: job.name, attempt: job.claimed.attempt });
+    job.surrender(leaseLost(job.claimed.id));
+  }
+}

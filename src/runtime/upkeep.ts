@@ -1,0 +1,99 @@
+import { toError } from "../errors.js";
+import type { Logger } from "../logger.js";
+import { now } from "../pipeline/deadline.js";
+import { backOffMs } from "./back-off.js";
+import { retryRules } from "./consumers.js";
+import { planTakeover } from "./job-failure.js";
+import type { LaneSet } from "./lane-set.js";
+import { UPKEEP_BATCH, type ExpiredJob, type LaneState, type QueueUpkeep } from "./queue-upkeep.js";
+
+export interface UpkeepOptions {
+  readonly queue: QueueUpkeep;
+  readonly lanes: LaneSet;
+  /** Longest time between two looks. */
+  readonly intervalMs: number;
+  readonly log: Logger;
+  /** Lanes in which jobs wait. */
+  readonly onReady: (lanes: readonly string[]) => void;
+  /** Called at each look. */
+  readonly onLook: () => void;
+}
+
+/**
+ * What nobody wakes a node for: deferred jobs that fall due, jobs whose holder is gone, and wake-ups that never came.
+ * Looks when the next deferred job of its lanes is due, and at the interval otherwise.
+ */
+export class Upkeep {
+  readonly #options: UpkeepOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #nextAt = Infinity;
+  #looking: Promise<void> | undefined;
+  #closed = false;
+  #failures = 0;
+
+  constructor(options: UpkeepOptions) {
+    this.#options = options;
+  }
+
+  /** Looks in `delayMs`, or earlier where that was to be. */
+  lookWithin(delayMs: number): void {
+    const at = now() + delayMs;
+    if (this.#closed || at >= this.#nextAt) return;
+    this.#nextAt = at;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#onTimer(), Math.ceil(delayMs));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.#looking;
+  }
+
+  #onTimer(): void {
+    this.#nextAt = Infinity;
+    // One that is still under way sets the next itself.
+    this.#looking ??= this.#look();
+  }
+
+  async #look(): Promise<void> {
+    let nextMs = this.#options.intervalMs;
+    try {
+      nextMs = Math.min(nextMs, await this.#lookOnce());
+      this.#failures = 0;
+    } catch (error) {
+      if (this.#failures++ === 0) this.#options.log.warn("the job tables could not be read, will be tried again", { err: toError(error) });
+      nextMs = Math.max(nextMs, backOffMs(this.#failures));
+    }
+    this.#looking = undefined;
+    this.lookWithin(nextMs);
+  }
+
+  /** Ms until there is something to do. */
+  async #lookOnce(): Promise<number> {
+    const { lanes, queue } = this.#options;
+    this.#options.onLook();
+    if (lanes.keys.length === 0) return Infinity;
+    const states = await queue.look(lanes.keys);
+    const expired = states.flatMap((state) => state.expired);
+    const reclaimed = expired.length === 0 ? [] : await this.#reclaim(expired);
+    const ready = states.filter((state) => state.ready || state.moved > 0).map((state) => state.lane);
+    this.#options.onReady([...ready, ...reclaimed]);
+    return Math.min(...states.map(nextLookMs));
+  }
+
+  async #reclaim(expired: readonly ExpiredJob[]): Promise<string[]> {
+    const { lanes, queue, log } = this.#options;
+    const takeovers = expired.flatMap((job) => {
+      const consumers = lanes.consumersOf(job.lane, job.event);
+      return consumers.length === 0 ? [] : [planTakeover(job, retryRules(consumers).maxAttempts)];
+    });
+    log.warn("jobs of a node that no longer holds them are taken over", { jobs: takeovers.length });
+    return queue.reclaim(takeovers);
+  }
+}
+
+function nextLookMs(state: LaneState): number {
+  const more = state.moved >= UPKEEP_BATCH || state.expired.length >= UPKEEP_BATCH;
+  return more ? 0 : (state.nextDueMs ?? Infinity);
+}
