@@ -1,5 +1,5 @@
 import type { Meta, Context } from "./context.js";
-import type { Class, RetryOptions, ServiceDefinition } from "./descriptor.js";
+import type { Class, RetryOptions } from "./descriptor.js";
 
 export type Strategy = "local-first" | "round-robin" | "random" | "cpu";
 
@@ -81,8 +81,6 @@ export interface MeshClient {
   service<S extends object>(type: Class<S>): ServiceClient<S>;
   /** The same where only the type is at hand: `ctx.mesh.service<UsersService>("v1.users")`. */
   service<S extends object>(name: string): ServiceClient<S>;
-  /** Typed client of what `service({...})` returned. */
-  service<A>(definition: ServiceDefinition<A>): DefinitionClient<A>;
   /** Resolves once the event is committed (inside a transaction: once it is written there). */
   emit(event: string, payload: unknown, options?: EmitOptions): Promise<void>;
   /** UUID of this boot of this node. */
