@@ -46,16 +46,21 @@ function attempt<T>(type: Class, what: string, run: () => T): T {
 
 /**
  * Arguments without a default value. A class without a constructor of its own, or with one that only passes everything
- * on (compiled decorators add such), reports 0: there the base's counts.
+ * on (compiled decorators add such), reports 0: there its base class counts. Bases that are functions, such as
+ * EventEmitter, say nothing: their arguments may be optional.
  */
 function constructorArity(type: Constructor): number {
   if (type.length > 0) return type.length;
   const base: unknown = Object.getPrototypeOf(type);
-  if (typeof base !== "function" || base === Function.prototype) return 0;
-  const source = Function.prototype.toString.call(type);
-  const passesOn = !/\bconstructor\b/.test(source) || /\bconstructor\s*\([^)]*\)\s*\{\s*super\(\.\.\./.test(source);
-  return source.startsWith("class") && passesOn ? constructorArity(base as Constructor) : 0;
+  return passesArgumentsOn(type) && typeof base === "function" && sourceOf(base).startsWith("class") ? constructorArity(base as Constructor) : 0;
 }
+
+function passesArgumentsOn(type: Constructor): boolean {
+  const source = sourceOf(type);
+  return source.startsWith("class") && (!/\bconstructor\b/.test(source) || /\bconstructor\s*\([^)]*\)\s*\{\s*super\(\.\.\./.test(source));
+}
+
+const sourceOf = (type: unknown): string => Function.prototype.toString.call(type);
 
 function memberCodes(plan: Plan): string[] {
   const codes: Code[] = [...plan.methods.values(), ...plan.started, ...plan.stopped];

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
 import { test } from "node:test";
 import { Action, Event, Method, Service, Started, Stopped } from "#mesh/service/decorators.js";
 import { actionNames, describe, instantiate } from "#mesh/service/describe.js";
 import { service } from "#mesh/service/definition.js";
-import { ServiceDefinitionError } from "#mesh/errors.js";
+import type { ServiceDefinitionError } from "#mesh/errors.js";
 import type { Context, ServiceSelf } from "#mesh/contract/context.js";
 import type { ServiceDescriptor } from "#mesh/contract/descriptor.js";
 import { defines, run, runEvent, runHooks } from "./running.js";
@@ -213,8 +214,9 @@ test("a constructor with default values, or a derived one that supplies argument
   @Service() class Users { constructor(readonly mailer = {}) {} }
   @Service() class Base { constructor(readonly repo: object) {} }
   class Derived extends Base { constructor() { super({}); } }
-  instantiate(Users);
-  instantiate(Derived);
+  @Service() class Emitting extends EventEmitter {}
+  @Service() class Plain extends Object {}
+  for (const type of [Users, Derived, Emitting, Plain]) instantiate(type);
 });
 
 test("what resolve and constructors do wrong is told with the class and the cause", () => {
