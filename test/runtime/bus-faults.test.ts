@@ -1,0 +1,228 @@
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import pg from "pg";
+import { RESYNC_EVENT } from "#mesh/runtime/bus.js";
+import { withAdmin } from "../support/database.js";
+import { until } from "../support/wait.js";
+import { BusNodes, collect, event, payloads, type BusNode } from "./bus-nodes.js";
+
+let nodes: BusNodes;
+
+beforeEach(async () => {
+  nodes = await BusNodes.create();
+});
+
+afterEach(() => nodes.close());
+
+const databaseName = (): string => new URL(nodes.database.url).pathname.slice(1);
+
+/** Cuts connections of this test's database, as a restart would. */
+function terminate(which: "listening" | "all"): Promise<unknown> {
+  const filter = which === "all" ? "true" : "application_name LIKE '%listen'";
+  return withAdmin((admin) =>
+    admin.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() AND ${filter}`, [databaseName()]),
+  );
+}
+
+async function withClient<T>(work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: nodes.database.url });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+const insertRow = "INSERT INTO _chimpbase_mesh_events (node_id, events) VALUES ($1, $2)";
+const rowOf = (name: string, payload: unknown): string => JSON.stringify([["00000000-0000-4000-8000-000000000000", name, payload, "r", {}]]);
+
+/** Sends what an outbox sends after its commits. */
+function look({ storage }: BusNode): Promise<unknown> {
+  return storage.query("SELECT pg_notify($1, $2)", [storage.channel("mesh"), JSON.stringify({ nodeId: "x", events: true, lanes: [] })]);
+}
+
+/** Emits one after another until told to stop; resolves with the payloads that were accepted, in order. */
+function emitUntil(node: BusNode, stop: () => boolean): Promise<number[]> {
+  return (async () => {
+    const accepted: number[] = [];
+    for (let index = 0; !stop(); index++) {
+      await node.outbox.emit(event("steady", index), "broadcast").then(() => accepted.push(index), () => sleep(10));
+    }
+    return accepted;
+  })();
+}
+
+test("the listening connection dies while events flow: none is missed, doubled or out of order", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const received = collect(b, "steady");
+  let stop = false;
+  const emitting = emitUntil(a, () => stop);
+  for (let round = 0; round < 3; round++) {
+    const before = received.length;
+    await until(() => received.length > before + 20);
+    await terminate("listening");
+    await until(() => !b.bus.live);
+    await until(() => b.bus.live);
+  }
+  stop = true;
+  const accepted = await emitting;
+  await until(() => received.length >= accepted.length);
+  assert.deepEqual(payloads(received), accepted);
+});
+
+test("all connections die while events flow: what was accepted arrives once and in order", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const received = collect(b, "steady");
+  let stop = false;
+  const emitting = emitUntil(a, () => stop);
+  for (let round = 0; round < 3; round++) {
+    const before = received.length;
+    await until(() => received.length > before + 20);
+    await terminate("all");
+  }
+  stop = true;
+  const accepted = await emitting;
+  await until(() => received.some(({ payload }) => payload === accepted.at(-1)));
+  const seen = payloads(received) as number[];
+  assert.equal(new Set(seen).size, seen.length, "none twice");
+  assert.deepEqual(seen, [...seen].sort((x, y) => x - y), "in order");
+  // An emit whose answer was lost may have been written: more may arrive than was accepted, never less.
+  assert.deepEqual(accepted.filter((index) => !seen.includes(index)), []);
+});
+
+test("without any notification events arrive by polling", async () => {
+  const b = await nodes.add();
+  const received = collect(b, "silent");
+  await withClient((client) => client.query(insertRow, ["elsewhere", rowOf("silent", 1)]));
+  await until(() => received.length === 1);
+});
+
+test("a transaction that commits late is delivered, and holds nobody else back", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const received = collect(b, "e");
+  await withClient(async (late) => {
+    await late.query("BEGIN");
+    await late.query(insertRow, ["late", rowOf("e", "late")]);
+    for (const payload of [1, 2, 3]) await a.outbox.emit(event("e", payload), "broadcast");
+    await until(() => received.length === 3);
+    await late.query("COMMIT");
+    await a.outbox.emit(event("e", 4), "broadcast");
+    await until(() => received.length === 5);
+    assert.deepEqual(payloads(received), [1, 2, 3, "late", 4]);
+  });
+});
+
+test("a backlog of many transactions is read in pages, with those that commit late in between", async () => {
+  const b = await nodes.add();
+  const received = collect(b, "page");
+  await withClient(async (late) => {
+    await late.query("BEGIN");
+    await late.query(insertRow, ["late", rowOf("page", "late")]);
+    await withClient(async (client) => {
+      await client.query("CREATE PROCEDURE fill(row_text text) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..1700 LOOP INSERT INTO _chimpbase_mesh_events (node_id, events) VALUES ('filler', replace(row_text, '\"#\"', i::text)); COMMIT; END LOOP; END $$");
+      await client.query("CALL fill($1)", [rowOf("page", "#")]);
+    });
+    await look(b);
+    await until(() => received.length === 1_700);
+    await late.query("COMMIT");
+  });
+  await look(b);
+  await until(() => received.length === 1_701);
+  assert.deepEqual(payloads(received), [...Array.from({ length: 1_700 }, (_, index) => index + 1), "late"]);
+});
+
+test("after a reconnect rows under a transaction id handed out again are found", async () => {
+  const b = await nodes.add();
+  const received = collect(b, "e");
+  await b.outbox.emit(event("e", 1), "broadcast");
+  await until(() => received.length === 1);
+  await withClient((client) => client.query("INSERT INTO _chimpbase_mesh_events (node_id, events, xid) VALUES ($1, $2, '5'::xid8)", ["crashed", rowOf("e", 2)]));
+  await terminate("listening");
+  await until(() => received.length === 2);
+  await b.outbox.emit(event("e", 3), "broadcast");
+  await until(() => received.length === 3);
+  assert.deepEqual(payloads(received), [1, 2, 3]);
+});
+
+test("forged and malformed notifications do nothing", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const received = collect(b, "**");
+  const forged = ["", "x", "null", "[]", "{}", '{"nodeId":1}', '{"nodeId":"x","events":true,"lanes":[7]}', "{".repeat(7_000), JSON.stringify({ nodeId: "x", events: true, lanes: [] })];
+  for (const payload of forged) await b.storage.query("SELECT pg_notify($1, $2)", [b.storage.channel("mesh"), payload]);
+  await a.outbox.emit(event("real"), "broadcast");
+  await until(() => received.length === 1);
+  assert.deepEqual([received[0]!.name, b.lanes.length, b.bus.live], ["real", 0, true]);
+});
+
+test("a row that cannot be read is logged and passed over", async () => {
+  const b = await nodes.add();
+  const received = collect(b, "e");
+  await withClient(async (client) => {
+    for (const text of ["no json", "{}", "[[1]", "null"]) await client.query(insertRow, ["x", text]);
+  });
+  await b.outbox.emit(event("e"), "broadcast");
+  await until(() => received.length === 1);
+  await until(() => b.lines.length === 4);
+  assert.ok(b.lines.every(({ msg }) => msg.includes("cannot be read")));
+});
+
+test("rows past the retention are deleted, those of a transaction that has just committed are not", async () => {
+  const b = await nodes.add({ retentionMs: 1_000 });
+  const received = collect(b, "e");
+  const rows = async (): Promise<number> => (await b.storage.query<{ n: number }>("SELECT count(*)::int AS n FROM _chimpbase_mesh_events"))[0]!.n;
+  await b.storage.transaction(async (tx) => {
+    await b.outbox.emit(event("e", "late"), "broadcast", tx);
+    await b.outbox.emit(event("e", 1), "broadcast");
+    assert.equal(await rows(), 1);
+    await until(async () => (await rows()) === 0);
+  });
+  await until(() => received.length === 2);
+  assert.deepEqual(payloads(received), [1, "late"]);
+  await until(async () => (await rows()) === 0);
+});
+
+test("a node that could not read for longer than the retention gets what is left, then a resync", async () => {
+  const [a, b] = [await nodes.add({ retentionMs: 600 }), await nodes.add({ retentionMs: 600 })];
+  const received = collect(b, "**");
+  const atA = collect(a, RESYNC_EVENT);
+  let open: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => (open = resolve));
+  b.bus.subscribe("block", () => gate);
+  // A full backlog is what keeps a node from reading while everything works.
+  for (let sent = 0; sent < 10_000; sent += 5_000) {
+    await Promise.all(Array.from({ length: 5_000 }, () => a.outbox.emit(event("block"), "broadcast")));
+  }
+  await until(() => b.lines.some(({ msg }) => msg.includes("reading is paused")));
+  await sleep(700);
+  await a.outbox.emit(event("left"), "broadcast");
+  open();
+  await until(() => received.some(({ name }) => name === RESYNC_EVENT));
+  const tail = received.filter(({ name }) => name !== "block");
+  assert.deepEqual(tail.map(({ name }) => name), ["left", RESYNC_EVENT]);
+  const { payload, nodeId } = tail[1]!;
+  assert.equal(nodeId, b.nodeId);
+  assert.equal((payload as { nodeId: string }).nodeId, b.nodeId);
+  assert.equal(typeof (payload as { sinceMs: number }).sinceMs, "number");
+  assert.equal(atA.length, 0);
+});
+
+test("a start that fails leaves nothing open", async () => {
+  const b = await nodes.add({ start: false });
+  const { query } = b.storage;
+  Object.assign(b.storage, { query: () => Promise.reject(new Error("down")) });
+  await assert.rejects(b.bus.start(), /down/);
+  Object.assign(b.storage, { query });
+  const listening = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%listen'";
+  await until(async () => (await b.storage.query(listening)).length === 0);
+});
+
+test("an idle bus asks the database less than once in three seconds", async () => {
+  const b = await nodes.add();
+  let queries = 0;
+  const query = b.storage.query.bind(b.storage);
+  Object.assign(b.storage, { query: (...args: Parameters<typeof query>) => (queries++, query(...args)) });
+  await sleep(2_500);
+  assert.ok(queries <= 1, `${queries} queries`);
+});
