@@ -3,7 +3,7 @@ import type { Logger } from "../logger.js";
 import type { EventBus, IncomingEvent, SubscribeOptions } from "../contract/messaging.js";
 import type { Listener, Storage } from "../contract/storage.js";
 import { MeshConfigurationError } from "../errors.js";
-import { Deliveries } from "./deliveries.js";
+import { Deliveries, type Follower } from "./deliveries.js";
 import { EventLog, type LogRow } from "./event-log.js";
 import { decodeRow } from "./event-record.js";
 import { LogReader } from "./log-reader.js";
@@ -62,9 +62,10 @@ export class PostgresListenEventBus implements EventBus {
       eventLog: this.#eventLog,
       log,
       retentionMs,
-      onRow: (row) => this.#deliver(row),
+      onRow: (row, only) => this.#deliver(row, only),
       onGap: (sinceMs) => this.#deliverResync(sinceMs),
-      full: () => this.#deliveries.full,
+      takeFull: () => this.#deliveries.takeFull(),
+      onCaughtUp: (follower) => this.#deliveries.rejoin(follower),
       live: () => this.#live,
     });
   }
@@ -135,10 +136,14 @@ export class PostgresListenEventBus implements EventBus {
     this.#reader.reconnected();
   }
 
-  #deliver(row: LogRow): void {
+  #deliver(row: LogRow, only: Follower | null): void {
     try {
       const events = decodeRow(row.events!, row.nodeId, row.emittedAtMs);
-      for (const event of events) this.#deliveries.add(event, row.bytes / events.length);
+      const bytes = row.bytes / events.length;
+      for (const event of events) {
+        if (only === null) this.#deliveries.add(event, bytes);
+        else this.#deliveries.addTo(only, event, bytes);
+      }
     } catch (error) {
       this.#options.log.error("a row of the event log cannot be read", { row: row.id, err: error });
     }

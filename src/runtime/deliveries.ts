@@ -8,8 +8,16 @@ import { Fifo } from "./fifo.js";
 
 export interface DeliveriesOptions {
   readonly log: Logger;
-  /** The backlog was full, and half of it is free again. */
+  /** A subscription that was full has half of its backlog free again. */
   readonly onRoom: () => void;
+}
+
+/** A subscription, as the reader of the log sees it. */
+export interface Follower {
+  /** From a full backlog until half of it is free. */
+  readonly full: boolean;
+  /** Unsubscribed. */
+  readonly ended: boolean;
 }
 
 interface Delivery {
@@ -23,16 +31,28 @@ interface Lane {
   running: number;
 }
 
-interface Subscription {
-  readonly pattern: string;
+type Handler = (event: IncomingEvent) => unknown;
+
+class Subscription implements Follower {
   readonly matches: (name: string) => boolean;
-  readonly handler: (event: IncomingEvent) => unknown;
-  readonly concurrency: number;
-  readonly lanes: Map<string, Lane>;
+  /** By emitting node; only those with something to do. */
+  readonly lanes = new Map<string, Lane>();
+  waiting = 0;
+  bytes = 0;
+  full = false;
+  ended = false;
+  /** Gets its events by `addTo` alone. */
+  behind = false;
+
+  constructor(readonly pattern: string, readonly handler: Handler, readonly concurrency: number) {
+    this.matches = compilePattern(pattern);
+  }
 }
 
-const MAX_DELIVERIES = 10_000;
-const MAX_BYTES = 64 * 1024 * 1024;
+/** Backlog of one subscription. */
+const MAX_WAITING = 10_000;
+const MAX_BYTES = 16 * 1024 * 1024;
+const NONE: readonly Follower[] = [];
 const MAX_CACHED_NAMES = 5_000;
 /** Deliveries of one lane between two turns of the event loop: handlers that never wait must not starve the rest. */
 const DELIVERIES_A_TURN = 100;
@@ -51,33 +71,49 @@ export class Deliveries {
   readonly #patterns = new Set<Subscription>();
   readonly #matching = new Map<string, readonly Subscription[]>();
   readonly #handling = new Set<IncomingEvent>();
-  #waiting = 0;
-  #bytes = 0;
-  #full = false;
+  #newlyFull: Subscription[] = [];
 
   constructor(options: DeliveriesOptions) {
     this.#options = options;
   }
 
-  /** True from a full backlog until half of it is free: the caller should hold events back, or memory grows. */
-  get full(): boolean {
-    return this.#full;
-  }
-
-  subscribe(pattern: string, handler: Subscription["handler"], options: SubscribeOptions = {}): () => void {
+  subscribe(pattern: string, handler: Handler, options: SubscribeOptions = {}): () => void {
     const { concurrency = 1 } = checkSubscription(pattern, options);
-    const subscription = { pattern, matches: compilePattern(pattern), handler, concurrency, lanes: new Map<string, Lane>() };
+    const subscription = new Subscription(pattern, handler, concurrency);
     this.#shelf(pattern).add(subscription);
     this.#matching.clear();
     return () => this.#unsubscribe(subscription);
   }
 
-  /** Queues the event for every subscription that matches. No handler runs before this returns. */
+  /** Queues the event for every subscription that matches and is not behind. No handler runs before this returns. */
   add(event: IncomingEvent, bytes: number): void {
     const subscriptions = this.#subscriptionsTo(event.name);
     if (subscriptions.length === 0) return;
     const each = copies(event, subscriptions.length);
-    for (let index = 0; index < each.length; index++) this.#enqueue(subscriptions[index]!, { event: each[index]!, bytes });
+    for (let index = 0; index < each.length; index++) {
+      const subscription = subscriptions[index]!;
+      if (!subscription.behind) this.#enqueue(subscription, { event: each[index]!, bytes });
+    }
+  }
+
+  /** The same for one subscription. */
+  addTo(follower: Follower, event: IncomingEvent, bytes: number): void {
+    const subscription = follower as Subscription;
+    if (!subscription.ended && subscription.matches(event.name)) this.#enqueue(subscription, { event, bytes });
+  }
+
+  /** Subscriptions that have become full since the last call. From now on they are behind, until `rejoin`. */
+  takeFull(): readonly Follower[] {
+    if (this.#newlyFull.length === 0) return NONE;
+    const taken = this.#newlyFull;
+    this.#newlyFull = [];
+    for (const subscription of taken) subscription.behind = true;
+    return taken;
+  }
+
+  /** The subscription has caught up. */
+  rejoin(follower: Follower): void {
+    (follower as Subscription).behind = false;
   }
 
   /** Names of the events whose handlers run now. */
@@ -102,6 +138,7 @@ export class Deliveries {
     shelf.delete(subscription);
     if (shelf.size === 0) this.#exact.delete(subscription.pattern);
     this.#matching.clear();
+    subscription.ended = true;
     this.#drop(subscription);
   }
 
@@ -120,7 +157,7 @@ export class Deliveries {
     let lane = subscription.lanes.get(nodeId);
     if (lane === undefined) subscription.lanes.set(nodeId, (lane = { waiting: new Fifo(), running: 0 }));
     lane.waiting.push(delivery);
-    this.#take(delivery.bytes);
+    this.#take(subscription, delivery.bytes);
     if (lane.running >= subscription.concurrency) return;
     lane.running++;
     void this.#run(subscription, nodeId, lane);
@@ -131,7 +168,7 @@ export class Deliveries {
     await null;
     for (let count = 1, delivery = lane.waiting.shift(); delivery !== undefined; count++, delivery = lane.waiting.shift()) {
       await this.#handle(subscription, delivery.event);
-      this.#release(delivery.bytes);
+      this.#release(subscription, delivery.bytes);
       if (count % DELIVERIES_A_TURN === 0) await setImmediate();
     }
     if (--lane.running === 0) subscription.lanes.delete(nodeId);
@@ -150,25 +187,26 @@ export class Deliveries {
 
   #drop(subscription: Subscription): void {
     for (const { waiting } of subscription.lanes.values()) {
-      for (let delivery = waiting.shift(); delivery !== undefined; delivery = waiting.shift()) this.#release(delivery.bytes);
+      for (let delivery = waiting.shift(); delivery !== undefined; delivery = waiting.shift()) this.#release(subscription, delivery.bytes);
     }
   }
 
-  #take(bytes: number): void {
-    this.#waiting++;
-    this.#bytes += bytes;
-    if (this.#full || (this.#waiting < MAX_DELIVERIES && this.#bytes < MAX_BYTES)) return;
-    this.#full = true;
-    this.#options.log.warn("event handlers are slower than their events; reading is paused, events wait in the database", {
-      waiting: this.#waiting, bytes: this.#bytes, handling: this.inFlight().slice(0, 10),
-    });
+  #take(subscription: Subscription, bytes: number): void {
+    subscription.waiting++;
+    subscription.bytes += bytes;
+    if (subscription.full || (subscription.waiting < MAX_WAITING && subscription.bytes < MAX_BYTES)) return;
+    subscription.full = true;
+    if (subscription.behind) return;
+    this.#newlyFull.push(subscription);
+    const { pattern, waiting } = subscription;
+    this.#options.log.warn("a subscription is slower than its events; from here on they wait in the database", { subscription: pattern, waiting });
   }
 
-  #release(bytes: number): void {
-    this.#waiting--;
-    this.#bytes -= bytes;
-    if (!this.#full || this.#waiting > MAX_DELIVERIES / 2 || this.#bytes > MAX_BYTES / 2) return;
-    this.#full = false;
+  #release(subscription: Subscription, bytes: number): void {
+    subscription.waiting--;
+    subscription.bytes -= bytes;
+    if (!subscription.full || subscription.waiting > MAX_WAITING / 2 || subscription.bytes > MAX_BYTES / 2) return;
+    subscription.full = false;
     this.#options.onRoom();
   }
 }

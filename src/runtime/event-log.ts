@@ -31,6 +31,7 @@ export interface LogPage {
   readonly next: LogPosition;
   /** There may be more than the page could hold. */
   readonly more: boolean;
+  readonly nowMs: number;
 }
 
 interface PageRow extends Row {
@@ -71,17 +72,18 @@ export class EventLog {
   }
 
   /**
-   * What was committed since `position`. A server that has crashed may hand out transaction ids again that never reached
-   * the disk; `suspectCrash` therefore adds rows written since, whatever their transaction.
+   * What was committed since `from`, as far as `until` shows it (null: all). A server that has crashed may hand out
+   * transaction ids again that never reached the disk; `suspectCrash` therefore adds rows written since, whatever their
+   * transaction.
    */
-  async read(position: LogPosition, suspectCrash: boolean): Promise<LogPage> {
-    const params = [position.nextXid, position.open, suspectCrash ? position.takenAtMs : null, PAGE_BYTES];
+  async read(from: LogPosition, until: LogPosition | null, suspectCrash: boolean): Promise<LogPage> {
+    const params = [from.nextXid, from.open, suspectCrash ? from.takenAtMs : null, PAGE_BYTES, until?.nextXid ?? null, until?.open ?? []];
     const found = await this.#storage.query<PageRow>(this.#pageSql, params);
-    const { snapshot, now_ms: nowMs } = found[0]!;
-    const end = positionOf(snapshot, nowMs);
-    const rows = found[0]!.id === null ? [] : found;
-    const last = lastOfFullPage(rows, position.nextXid);
-    return { rows: rows.map(toLogRow), next: last === null ? end : cut(end, last, position), more: last !== null };
+    const { snapshot, now_ms: nowMs, id } = found[0]!;
+    const rows = id === null ? [] : found;
+    const end = until ?? positionOf(snapshot, nowMs);
+    const last = lastOfFullPage(rows, from.nextXid);
+    return { rows: rows.map(toLogRow), next: last === null ? end : cut(end, last, from), more: last !== null, nowMs };
   }
 
   /** Fetches what the first of `rows` lack, as much as fits a page. Returns how many are past the retention and gone. */
@@ -114,13 +116,13 @@ export class EventLog {
  * full. Bodies come along up to a limit, by the size that Postgres knows without reading them.
  */
 function pageSql(table: string): string {
-  const columns = "id, xid, node_id, created_at, events, octet_length(events) AS bytes";
+  const select = `SELECT id, xid, node_id, created_at, events, octet_length(events) AS bytes FROM ${table}
+      WHERE ($5::xid8 IS NULL OR (xid < $5::xid8 AND xid <> ALL($6::xid8[])))`;
   return `
     WITH page AS MATERIALIZED (
-      (SELECT ${columns} FROM ${table} WHERE xid >= $1::xid8 ORDER BY xid FETCH FIRST ${PAGE_ROWS} ROWS WITH TIES)
-      UNION ALL SELECT ${columns} FROM ${table} WHERE xid = ANY($2::xid8[])
-      UNION ALL SELECT ${columns} FROM ${table}
-        WHERE $3::float8 IS NOT NULL AND xid < $1::xid8 AND xid <> ALL($2::xid8[]) AND created_at > to_timestamp($3::float8 / 1000)
+      (${select} AND xid >= $1::xid8 ORDER BY xid FETCH FIRST ${PAGE_ROWS} ROWS WITH TIES)
+      UNION ALL ${select} AND xid = ANY($2::xid8[])
+      UNION ALL ${select} AND $3::float8 IS NOT NULL AND xid < $1::xid8 AND xid <> ALL($2::xid8[]) AND created_at > to_timestamp($3::float8 / 1000)
     ), sized AS (
       SELECT *, sum(bytes) OVER (ORDER BY id) - bytes AS before FROM page
     )

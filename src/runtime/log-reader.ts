@@ -1,17 +1,21 @@
 import type { Logger } from "../logger.js";
-import type { EventLog, LogPosition, LogRow } from "./event-log.js";
+import type { Follower } from "./deliveries.js";
+import type { EventLog, LogRow } from "./event-log.js";
+import { LogCursor } from "./log-cursor.js";
 
 export interface LogReaderOptions {
   readonly eventLog: EventLog;
   readonly log: Logger;
   /** Rows may be gone after this long, in ms. */
   readonly retentionMs: number;
-  /** Takes the rows in order; `events` is set. */
-  readonly onRow: (row: LogRow) => void;
-  /** Everything there was has been handed over, but since `sinceMs` (database clock) rows may have been missed. */
+  /** Takes rows in order, for all followers that are not behind, or for one that is. */
+  readonly onRow: (row: LogRow, only: Follower | null) => void;
+  /** What there was has been handed over, but since `sinceMs` (database clock) rows may have been missed. */
   readonly onGap: (sinceMs: number) => void;
-  /** True: the reader waits, until the next `look`. */
-  readonly full: () => boolean;
+  /** Followers that can take no more, and get rows no longer unless `onRow` names them. */
+  readonly takeFull: () => readonly Follower[];
+  /** The follower has what all have, and gets rows with the others again. */
+  readonly onCaughtUp: (follower: Follower) => void;
   /** True while somebody will say when there is something to read. */
   readonly live: () => boolean;
 }
@@ -25,16 +29,13 @@ const MAX_PAUSE_MS = 2_000;
 /**
  * Follows the broadcast log: one read at a time, and one more for whatever was announced meanwhile. It is the only way
  * by which events come in, so that a lost, late, doubled or forged NOTIFY changes nothing but the moment of the look.
+ * A follower that cannot keep up goes on from a cursor of its own, and holds up no other.
  */
 export class LogReader {
   readonly #options: LogReaderOptions;
-  #position: LogPosition | undefined;
-  /** Read but not handed over. */
-  #rows: readonly LogRow[] = [];
+  readonly #behind = new Map<Follower, LogCursor>();
+  #cursor: LogCursor | undefined;
   #announced = false;
-  #suspectCrash = false;
-  #more = false;
-  #gapSince: number | undefined;
   #failures = 0;
   #timer: NodeJS.Timeout | undefined;
   #following: Promise<void> | undefined;
@@ -46,19 +47,21 @@ export class LogReader {
 
   /** Begins with what is committed from now on. */
   async start(): Promise<void> {
-    this.#position = await this.#options.eventLog.end();
+    const { eventLog, retentionMs } = this.#options;
+    this.#cursor = new LogCursor(eventLog, retentionMs, await eventLog.end());
     this.look();
   }
 
   /** There may be something new, or room for it. */
   look(): void {
     this.#announced = true;
-    if (!this.#stopped && this.#position !== undefined) this.#following ??= this.#follow();
+    if (!this.#stopped && this.#cursor !== undefined) this.#following ??= this.#follow(this.#cursor);
   }
 
   /** A connection was lost, perhaps because the server crashed. */
   reconnected(): void {
-    this.#suspectCrash = true;
+    for (const cursor of this.#behind.values()) cursor.suspectCrash = true;
+    if (this.#cursor !== undefined) this.#cursor.suspectCrash = true;
     this.look();
   }
 
@@ -70,12 +73,12 @@ export class LogReader {
   }
 
   /** Never rejects. The last check for work and the end are one synchronous step, so that no `look` gets lost in between. */
-  async #follow(): Promise<void> {
+  async #follow(cursor: LogCursor): Promise<void> {
     clearTimeout(this.#timer);
     await null;
     let pauseMs: number;
     try {
-      while (this.#hasWork()) await this.#step();
+      while (this.#announced && !this.#stopped) await this.#round(cursor);
       pauseMs = this.#succeeded();
     } catch (error) {
       pauseMs = this.#failed(error);
@@ -84,53 +87,54 @@ export class LogReader {
     if (!this.#stopped) this.#timer = setTimeout(() => this.look(), pauseMs);
   }
 
-  #hasWork(): boolean {
-    if (this.#stopped || this.#options.full()) return false;
-    return this.#announced || this.#more || this.#rows.length > 0 || this.#gapSince !== undefined;
+  /** One page for all, then as much as they have room for to those behind. */
+  async #round(cursor: LogCursor): Promise<void> {
+    this.#announced = false;
+    const take = (row: LogRow): boolean => this.#toAll(cursor, row);
+    // What a failure has left over from the round before comes first.
+    await cursor.handOver(take);
+    const more = await cursor.read(null);
+    await cursor.handOver(take);
+    for (const [follower, own] of this.#behind) await this.#catchUp(follower, own, cursor);
+    if (more) this.#announced = true;
+    else this.#reportGap(cursor);
   }
 
-  async #step(): Promise<void> {
-    if (this.#rows.length > 0) await this.#handOver();
-    else if (this.#announced || this.#more) await this.#read();
-    else this.#reportGap();
+  #toAll(cursor: LogCursor, row: LogRow): boolean {
+    if (this.#stopped) return false;
+    this.#options.onRow(row, null);
+    for (const follower of this.#options.takeFull()) this.#behind.set(follower, cursor.fork());
+    return true;
   }
 
-  async #read(): Promise<void> {
-    const { eventLog, retentionMs } = this.#options;
-    const position = this.#position!;
-    const suspectCrash = this.#suspectCrash;
-    this.#announced = this.#suspectCrash = false;
-    try {
-      const { rows, next, more } = await eventLog.read(position, suspectCrash);
-      if (next.takenAtMs - position.completeAtMs > retentionMs) this.#gapSince ??= position.completeAtMs;
-      this.#rows = rows;
-      this.#position = next;
-      this.#more = more;
-    } catch (error) {
-      this.#suspectCrash = true;
-      throw error;
+  /** The others do not move meanwhile, so that it ends up where they are, or full again. */
+  async #catchUp(follower: Follower, own: LogCursor, others: LogCursor): Promise<void> {
+    while (!follower.ended && !follower.full && !this.#stopped) {
+      await own.handOver((row) => {
+        this.#options.onRow(row, follower);
+        return !follower.full && !this.#stopped;
+      });
+      if (!own.empty || follower.full) return;
+      if (own.position === others.position) {
+        this.#behind.delete(follower);
+        this.#options.onCaughtUp(follower);
+        return this.#reportGap(own);
+      }
+      await own.read(others.position);
     }
+    if (follower.ended) this.#behind.delete(follower);
   }
 
-  async #handOver(): Promise<void> {
-    const { eventLog, full, onRow } = this.#options;
-    const gone = this.#rows[0]!.events === null ? await eventLog.fillBodies(this.#rows) : 0;
-    if (gone > 0) this.#gapSince ??= this.#rows[0]!.emittedAtMs;
-    let count = 0;
-    while (count < this.#rows.length && this.#rows[count]!.events !== null && !full() && !this.#stopped) onRow(this.#rows[count++]!);
-    this.#rows = this.#rows.slice(count);
-  }
-
-  #reportGap(): void {
-    const sinceMs = this.#gapSince!;
-    this.#gapSince = undefined;
-    this.#options.onGap(sinceMs);
+  #reportGap(cursor: LogCursor): void {
+    const sinceMs = cursor.takeGap();
+    if (sinceMs !== null) this.#options.onGap(sinceMs);
   }
 
   #succeeded(): number {
     if (this.#failures > 0) this.#options.log.info("the event log is read again");
     this.#failures = 0;
-    return this.#options.live() ? POLL_LIVE_MS * (0.9 + Math.random() * 0.2) : POLL_BLIND_MS;
+    if (!this.#options.live()) return POLL_BLIND_MS;
+    return Math.min(POLL_LIVE_MS, this.#options.retentionMs / 4) * (0.9 + Math.random() * 0.2);
   }
 
   #failed(error: unknown): number {

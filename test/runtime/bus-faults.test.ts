@@ -185,27 +185,34 @@ test("rows past the retention are deleted, those of a transaction that has just 
 
 test("a node that could not read for longer than the retention gets what is left, then a resync", async () => {
   const [a, b] = [await nodes.add({ retentionMs: 600 }), await nodes.add({ retentionMs: 600 })];
-  const received = collect(b, "**");
-  const atA = collect(a, RESYNC_EVENT);
+  const [received, atA] = [collect(b, "**"), collect(a, RESYNC_EVENT)];
+  const { query } = b.storage;
+  Object.assign(b.storage, { query: () => Promise.reject(new Error("down")) });
+  await a.outbox.emit(event("gone"), "broadcast");
+  await sleep(800);
+  await a.outbox.emit(event("left"), "broadcast");
+  Object.assign(b.storage, { query });
+  await until(() => received.some(({ name }) => name === RESYNC_EVENT));
+  assert.deepEqual(received.map(({ name }) => name).slice(-2), ["left", RESYNC_EVENT]);
+  const { payload, nodeId } = received.at(-1)!;
+  const { sinceMs, ...rest } = payload as { sinceMs: number };
+  assert.deepEqual([nodeId, rest], [b.nodeId, { nodeId: b.nodeId }]);
+  assert.ok(sinceMs > 0 && sinceMs < received.at(-2)!.emittedAtMs);
+  assert.equal(atA.length, 0);
+});
+
+test("a subscription that was behind for longer than the retention gets a resync too", async () => {
+  const [a, b] = [await nodes.add({ retentionMs: 600 }), await nodes.add({ retentionMs: 600 })];
+  const resyncs = collect(b, RESYNC_EVENT);
   let open: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => (open = resolve));
   b.bus.subscribe("block", () => gate);
-  // A full backlog is what keeps a node from reading while everything works.
-  for (let sent = 0; sent < 10_000; sent += 5_000) {
-    await Promise.all(Array.from({ length: 5_000 }, () => a.outbox.emit(event("block"), "broadcast")));
-  }
-  await until(() => b.lines.some(({ msg }) => msg.includes("reading is paused")));
-  await sleep(700);
-  await a.outbox.emit(event("left"), "broadcast");
+  for (let round = 0; round < 3; round++) await Promise.all(Array.from({ length: 5_000 }, () => a.outbox.emit(event("block"), "broadcast")));
+  await until(() => b.lines.some(({ msg }) => msg.includes("slower than its events")));
+  await sleep(800);
+  assert.equal(resyncs.length, 0);
   open();
-  await until(() => received.some(({ name }) => name === RESYNC_EVENT));
-  const tail = received.filter(({ name }) => name !== "block");
-  assert.deepEqual(tail.map(({ name }) => name), ["left", RESYNC_EVENT]);
-  const { payload, nodeId } = tail[1]!;
-  assert.equal(nodeId, b.nodeId);
-  assert.equal((payload as { nodeId: string }).nodeId, b.nodeId);
-  assert.equal(typeof (payload as { sinceMs: number }).sinceMs, "number");
-  assert.equal(atA.length, 0);
+  await until(() => resyncs.length === 1);
 });
 
 test("a start that fails leaves nothing open", async () => {

@@ -1,0 +1,77 @@
+import type { EventLog, LogPosition, LogRow } from "./event-log.js";
+
+/** A place in the log, and what has been read there but not handed over. Whatever fails, the next try goes on from here. */
+export class LogCursor {
+  readonly #eventLog: EventLog;
+  readonly #retentionMs: number;
+  #position: LogPosition;
+  #rows: readonly LogRow[];
+  #next = 0;
+  #gapSince: number | null = null;
+  /** The next read looks for rows of a server that has crashed. */
+  suspectCrash = false;
+
+  constructor(eventLog: EventLog, retentionMs: number, position: LogPosition, rows: readonly LogRow[] = []) {
+    this.#eventLog = eventLog;
+    this.#retentionMs = retentionMs;
+    this.#position = position;
+    this.#rows = rows;
+  }
+
+  /** What has been read, handed over or not. */
+  get position(): LogPosition {
+    return this.#position;
+  }
+
+  /** Everything read has been handed over. */
+  get empty(): boolean {
+    return this.#next >= this.#rows.length;
+  }
+
+  /** A second cursor at the same place. Bodies are left out: how long it holds its rows is not known. */
+  fork(): LogCursor {
+    return new LogCursor(this.#eventLog, this.#retentionMs, this.#position, this.#rows.slice(this.#next).map((row) => ({ ...row, events: null })));
+  }
+
+  /** One page, as far as `until` (null: all there is); everything read before must be handed over. Resolves with whether there may be more. */
+  async read(until: LogPosition | null): Promise<boolean> {
+    const { suspectCrash } = this;
+    // Before the read: what is suspected while it is under way concerns the next.
+    this.suspectCrash = false;
+    try {
+      const { rows, next, more, nowMs } = await this.#eventLog.read(this.#position, until, suspectCrash);
+      if (nowMs - this.#position.completeAtMs > this.#retentionMs) this.#gapSince ??= this.#position.completeAtMs;
+      this.#rows = rows;
+      this.#next = 0;
+      this.#position = next;
+      return more;
+    } catch (error) {
+      this.suspectCrash = true;
+      throw error;
+    }
+  }
+
+  /** Hands rows over one by one, bodies and all, until none is left or `take` returns false. */
+  async handOver(take: (row: LogRow) => boolean): Promise<void> {
+    let wanted = true;
+    while (wanted && !this.empty) {
+      const row = this.#rows[this.#next]!;
+      if (row.events === null) await this.#fill();
+      this.#next++;
+      wanted = take(row);
+    }
+  }
+
+  /** Since when rows may have been missed, once; null: none. */
+  takeGap(): number | null {
+    const since = this.#gapSince;
+    this.#gapSince = null;
+    return since;
+  }
+
+  async #fill(): Promise<void> {
+    const rows = this.#rows.slice(this.#next);
+    const gone = await this.#eventLog.fillBodies(rows);
+    if (gone > 0) this.#gapSince ??= rows[0]!.emittedAtMs;
+  }
+}
