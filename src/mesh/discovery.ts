@@ -184,7 +184,7 @@ export class Discovery implements NodeDirectory {
   }
 
   #noteFailure(error: unknown): void {
-    if (!this.#failing) this.#options.log.warn("mesh registry cannot be read: peers stay as they were", { error });
+    if (!this.#failing) this.#options.log.warn("mesh registry cannot be read: peers stay as they were", { err: error });
     this.#failing = true;
   }
 

@@ -7,6 +7,7 @@ import { INFO_EVENTS, INFO_PATTERN, readHint } from "./info-events.js";
 import { Presence } from "./presence.js";
 import { Registry } from "./registry.js";
 import { ServiceSet } from "./service-set.js";
+import { within } from "./time-limit.js";
 import { openWire } from "./wire.js";
 import type { ResolvedMeshOptions } from "./options.js";
 import type { NodeServices } from "./services.js";
@@ -94,7 +95,7 @@ export class MeshNode implements Reachability {
     try {
       await this.#tellAndSettle(() => this.running().presence.drain());
     } catch (error) {
-      env.log.warn("mesh node could not mark itself draining", { error });
+      env.log.warn("mesh node could not mark itself draining", { err: error });
     }
   }
 
@@ -182,16 +183,14 @@ export class MeshNode implements Reachability {
   /** Resolves once peers have had the time to act on what `tell` has written. */
   async #tellAndSettle(tell: () => Promise<void>): Promise<void> {
     const { presence, discovery } = this.running();
-    const timer = new AbortController();
     const echo = new Promise<void>((resolve) => (this.#echoed = (rev) => rev >= presence.rev && resolve()));
     try {
       await tell();
       if (discovery.peers().length === 0) return;
-      await Promise.race([echo, pause(SETTLE.mostMs, undefined, { signal: timer.signal }).catch(() => undefined)]);
+      await within(echo, SETTLE.mostMs);
       await pause(SETTLE.readMs);
     } finally {
       this.#echoed = null;
-      timer.abort();
     }
   }
 }

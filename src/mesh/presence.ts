@@ -2,6 +2,7 @@ import { now } from "../pipeline/deadline.js";
 import { CpuLoad } from "./cpu-load.js";
 import { checkMeta, clampLoad, MESH_KEY, PROTOCOL } from "./metadata.js";
 import { INFO_EVENTS } from "./info-events.js";
+import { within } from "./time-limit.js";
 import type { MeshMetadata } from "./metadata.js";
 import type { Registry } from "./registry.js";
 import type { Logger } from "../logger.js";
@@ -10,6 +11,8 @@ import type { ServiceInfo } from "../contract/mesh-client.js";
 import type { Outbox } from "../contract/messaging.js";
 
 const RETRY_MS = 1_000;
+/** Longest wait for an event to be committed; it may still be, later. */
+const TELL_LIMIT_MS = 2_000;
 
 export interface PresenceOptions {
   readonly registry: Registry;
@@ -75,7 +78,7 @@ export class Presence {
   async publish(): Promise<void> {
     this.#rev++;
     await this.#inTurn(() => this.#write());
-    await this.#tell(INFO_EVENTS.announce);
+    await within(this.#tell(INFO_EVENTS.announce), TELL_LIMIT_MS);
   }
 
   /** From here on peers choose other nodes. */
@@ -90,9 +93,9 @@ export class Presence {
     clearTimeout(this.#timer);
     try {
       await this.#inTurn(() => this.#options.registry.remove(this.#options.nodeId));
-      await this.#tell(INFO_EVENTS.leave);
+      await within(this.#tell(INFO_EVENTS.leave), TELL_LIMIT_MS);
     } catch (error) {
-      this.#options.log.warn("mesh node could not delete its row: peers drop it when it has expired", { error });
+      this.#options.log.warn("mesh node could not delete its row: peers drop it when it has expired", { err: error });
     }
   }
 
@@ -153,7 +156,7 @@ export class Presence {
       if ("meta" in checked) this.#userMeta = checked.meta;
       else log.error(`mesh option meta ${checked.fault}: the last value is kept`);
     } catch (error) {
-      log.error("mesh option meta threw: the last value is kept", { error });
+      log.error("mesh option meta threw: the last value is kept", { err: error });
     }
     return this.#userMeta;
   }
@@ -173,7 +176,7 @@ export class Presence {
     try {
       await outbox.emit({ name: event, payload, requestId: nodeId, meta: {} }, "broadcast");
     } catch (error) {
-      log.warn("mesh event could not be sent: peers read the registry at their next heartbeat", { event, error });
+      log.warn("mesh event could not be sent: peers read the registry at their next heartbeat", { event, err: error });
     }
   }
 
@@ -183,7 +186,7 @@ export class Presence {
   }
 
   #noteFailure(error: unknown): void {
-    if (!this.#failing) this.#options.log.warn("mesh heartbeat could not be written", { error });
+    if (!this.#failing) this.#options.log.warn("mesh heartbeat could not be written", { err: error });
     this.#failing = true;
   }
 }

@@ -1,5 +1,6 @@
 import { MeshError } from "../errors.js";
 import { METADATA_LIMIT } from "./metadata.js";
+import { within } from "./time-limit.js";
 import type { Storage } from "../contract/storage.js";
 
 /** The database's clock, ms since the epoch: the only wall clock that membership knows. */
@@ -120,16 +121,9 @@ export class Registry {
 
   /** A connection that hangs must not stop the heartbeat: the statement is given up, and its late outcome ignored. */
   async #query<T>(sql: string, params: readonly unknown[]): Promise<T[]> {
-    let timer: NodeJS.Timeout | undefined;
-    const limit = new Promise<never>((_, reject) => {
-      const error = (): MeshError => new MeshError(`the registry did not answer within ${this.#limitMs}ms`, { code: "TIMEOUT", retryable: true });
-      timer = setTimeout(() => reject(error()), this.#limitMs);
-    });
-    try {
-      return await Promise.race([this.#storage.query<T>(sql, params), limit]);
-    } finally {
-      clearTimeout(timer);
-    }
+    const done = await within(this.#storage.query<T>(sql, params), this.#limitMs);
+    if (done !== null) return done.value;
+    throw new MeshError(`the registry did not answer within ${this.#limitMs}ms`, { code: "TIMEOUT", status: 503, retryable: true });
   }
 }
 

@@ -1,4 +1,4 @@
-import { setTimeout as pause } from "node:timers/promises";
+import { within } from "./time-limit.js";
 import type { PreparedService, NodeServices } from "./services.js";
 import type { RegisteredService } from "./registered-service.js";
 import type { ServiceSource } from "../contract/mesh-client.js";
@@ -72,14 +72,9 @@ export class ServiceSet {
   }
 
   async #retire(service: RegisteredService, env: HostEnv): Promise<void> {
-    const ended = Promise.all([service.close(), this.#started.get(service)?.()]).then(() => true);
-    const limit = new AbortController();
-    const late = pause(UNREGISTER_LIMIT_MS, false, { signal: limit.signal }).catch(() => false);
-    try {
-      if (!(await Promise.race([ended, late]))) env.log.warn("mesh service is taken off while calls are under way", { service: service.id });
-    } finally {
-      limit.abort();
-    }
+    const ended = Promise.all([service.close(), this.#started.get(service)?.()]);
+    const inTime = await within(ended, UNREGISTER_LIMIT_MS);
+    if (inTime === null) env.log.warn("mesh service is taken off while calls are under way", { service: service.id });
     await this.#stop(service, env);
   }
 
@@ -89,7 +84,7 @@ export class ServiceSet {
     for (const service of services.reverse()) {
       const detach = this.#started.get(service);
       if (detach === undefined) continue;
-      await detach().catch((error: unknown) => env.log.error("mesh service could not be detached", { service: service.id, error }));
+      await detach().catch((error: unknown) => env.log.error("mesh service could not be detached", { service: service.id, err: error }));
       await this.#stop(service, env);
     }
   }
@@ -99,7 +94,7 @@ export class ServiceSet {
     try {
       await service.stop(env.dispatcher);
     } catch (error) {
-      env.log.error("mesh service: its stopped hook threw", { service: service.id, error });
+      env.log.error("mesh service: its stopped hook threw", { service: service.id, err: error });
     }
   }
 
