@@ -2,9 +2,14 @@ import { emitEvent } from "./emit.js";
 import { serviceClient } from "./wire.js";
 import { waitFor } from "./wait-for.js";
 import type { MeshNode } from "./node.js";
-import type { CallOptions, EmitOptions, HostMesh, MeshClient, Peer, ServiceClient, ServiceSource, WaitForOptions } from "../contract/mesh-client.js";
+import type { CallOptions, EmitOptions, HostMesh, MeshClient, Peer, ServiceSource, WaitForOptions } from "../contract/mesh-client.js";
 import type { Class } from "../contract/descriptor.js";
 import type { ScopedContext } from "../contract/registration.js";
+
+/** One function for the three forms of `service`, which differ in their types only. */
+function clientFactory(client: MeshClient): MeshClient["service"] {
+  return ((service: Class | string) => serviceClient(client, service)) as MeshClient["service"];
+}
 
 /** `ctx.mesh`: the mesh as seen from one run of a handler. */
 export class ContextMesh implements MeshClient {
@@ -20,8 +25,8 @@ export class ContextMesh implements MeshClient {
     return this.#node.call(this.#ctx, name, args, options as CallOptions | undefined) as Promise<T>;
   }
 
-  service<S extends object>(service: Class<S> | string): ServiceClient<S> {
-    return serviceClient(this, service);
+  get service(): MeshClient["service"] {
+    return clientFactory(this);
   }
 
   async emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
@@ -54,8 +59,8 @@ export class HostMeshClient implements HostMesh {
     return this.#client().call<T>(name, args, options);
   }
 
-  service<S extends object>(service: Class<S> | string): ServiceClient<S> {
-    return serviceClient(this, service);
+  get service(): MeshClient["service"] {
+    return clientFactory(this);
   }
 
   async emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
