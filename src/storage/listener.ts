@@ -16,6 +16,8 @@ export interface ListenerOptions {
   readonly log: Logger;
   /** Sends a NOTIFY the way that all others are sent: over the pool. */
   readonly notify: (channel: string, payload: string) => Promise<unknown>;
+  /** Default 10000. */
+  readonly probeEveryMs?: number;
 }
 
 /** `lost` resolves when the connection has ended, with the reason. */
@@ -124,7 +126,7 @@ export class PostgresListener implements Listener {
   async #probe(client: pg.Client, lost: Promise<Error>): Promise<void> {
     const ended = new AbortController();
     void lost.then(() => ended.abort());
-    while (await waited(PROBE_EVERY_MS, ended.signal)) {
+    while (await waited(this.#options.probeEveryMs ?? PROBE_EVERY_MS, ended.signal)) {
       const reason = await this.#whyDeaf(client);
       if (reason !== null) client.connection.stream.destroy(reason);
     }

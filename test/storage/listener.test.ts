@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, test, type TestContext } from "node:test";
 import { MeshError } from "@chimpbase/mesh";
 import type { ListenerHandlers, Storage } from "#mesh/contract/storage.js";
+import { PostgresListener } from "#mesh/storage/listener.js";
 import { openPostgres, type PostgresOptions } from "#mesh/storage/postgres.js";
 import { createEmptyDatabase, withAdmin, type TestDatabase } from "../support/database.js";
 import { memoryLog, silentLog } from "../support/log.js";
@@ -92,15 +93,36 @@ test("keeps trying while the server is away", async (t) => {
   await until(() => listening.connected === 2);
 });
 
-test("a LISTEN that the server has forgotten is found out and renewed", { timeout: 20_000 }, async (t) => {
-  t.mock.timers.enable({ apis: ["setTimeout"] });
-  t.mock.timers.reset();
-  const storage = await open(t);
-  const listening = ear();
-  await storage.listen([storage.channel("a")], listening);
-  // What a pooler does between two transactions.
-  await withAdmin(async () => undefined);
-  assert.equal(listening.connected, 1);
+test("a LISTEN that the server has forgotten is found out and renewed", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  // What is left of LISTEN behind a pooler that shares connections.
+  relay.rewrite = (sent) => Buffer.from(sent.toString("latin1").replace(/LISTEN "(forgotten)"/, "SELECT '$1'"), "latin1");
+  const handlers = ear();
+  const options = { url: relay.url, applicationName: "forgetful", channels: ["forgotten"], handlers, log: silentLog };
+  const listener = new PostgresListener({ ...options, notify: async () => undefined, probeEveryMs: 30 });
+  await listener.start();
+  await until(() => handlers.disconnected === 1);
+  relay.rewrite = (sent) => sent;
+  await until(() => handlers.connected === handlers.disconnected + 1);
+  const connected = handlers.connected;
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  assert.equal(handlers.connected, connected);
+  await listener.close();
+});
+
+test("a connection that no longer answers is replaced", { timeout: 15_000 }, async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const handlers = ear();
+  const options = { url: relay.url, applicationName: "half-open", channels: ["a"], handlers, log: silentLog };
+  const listener = new PostgresListener({ ...options, notify: async () => undefined, probeEveryMs: 30 });
+  await listener.start();
+  relay.freeze();
+  await until(() => handlers.disconnected === 1);
+  relay.thaw();
+  await until(() => handlers.connected === 2);
+  await listener.close();
 });
 
 test("rejects if the first try fails", async (t) => {

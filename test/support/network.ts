@@ -11,6 +11,8 @@ export interface Relay {
   cut(): Promise<void>;
   open(): Promise<void>;
   close(): Promise<void>;
+  /** What goes to the server in place of what a client sent. */
+  rewrite: (sent: Buffer) => Buffer;
   /** Called with what clients send; true: cut this connection instead of relaying it. */
   cutWhen: (sent: Buffer) => boolean;
 }
@@ -31,7 +33,7 @@ export async function relayTo(target: string): Promise<Relay> {
       upstream.destroy();
     };
     for (const socket of pair) socket.on("error", end).on("close", end);
-    client.on("data", (data) => (relay.cutWhen(data) ? end() : upstream.write(data)));
+    client.on("data", (data) => (relay.cutWhen(data) ? end() : upstream.write(relay.rewrite(data))));
     upstream.on("data", (data) => client.write(data));
     if (frozen) for (const socket of pair) socket.pause();
   };
@@ -67,6 +69,7 @@ export async function relayTo(target: string): Promise<Relay> {
     open: () => listen(own),
     close: stop,
     cutWhen: () => false,
+    rewrite: (sent) => sent,
   };
   return relay;
 }
