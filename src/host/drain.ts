@@ -1,0 +1,72 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { MeshCancelledError } from "../errors.js";
+import type { Logger } from "../logger.js";
+import type { HttpServer } from "../runtime/http-server.js";
+import type { Engines } from "./engines.js";
+
+/** How long what ignores its signal may take to notice, past the drain limit. */
+const GRACE_MS = 500;
+/** After this time the log says what the drain waits for. */
+const PATIENCE_MS = 1_000;
+/** Engines have no end to wait for, only names of what is under way: between a handler's end and its completion. */
+const LOOK_MS = 10;
+const MOST_NAMED = 20;
+
+export interface DrainOptions {
+  readonly engines: Engines;
+  readonly http: HttpServer | null;
+  readonly limitMs: number;
+  readonly log: Logger;
+}
+
+/**
+ * Waits until nothing is under way any more, at most `limitMs`; then aborts the rest. The HTTP server goes on taking
+ * requests until what it had at first has ended, and then refuses new connections, so that steady traffic cannot keep
+ * the drain from ending.
+ */
+export async function drain(options: DrainOptions): Promise<void> {
+  const { engines, http, limitMs, log } = options;
+  const patience = setTimeout(() => log.info("the drain waits for handlers under way", { running: running(options) }), PATIENCE_MS);
+  const ended = await within(limitMs, async (signal) => {
+    await Promise.all([engines.dispatcher.inFlight.endOfCurrent(), http?.inFlight.endOfCurrent()]);
+    if (!isIdle(options)) http?.refuseNew();
+    await untilIdle(options, signal);
+  });
+  clearTimeout(patience);
+  if (ended) return;
+  log.warn(`the drain limit of ${limitMs}ms is reached: what still runs is aborted`, { running: running(options) });
+  engines.dispatcher.cancelAll(new MeshCancelledError(`the host stops, and its drain limit of ${limitMs}ms is reached`));
+  await within(GRACE_MS, (signal) => untilIdle(options, signal));
+}
+
+/** False where `work` has not ended within `limitMs`; its signal is aborted then. */
+async function within(limitMs: number, work: (signal: AbortSignal) => Promise<void>): Promise<boolean> {
+  const limit = new AbortController();
+  const finished = new AbortController();
+  const late = pause(limitMs, false, { signal: finished.signal }).catch(() => false);
+  try {
+    return await Promise.race([work(limit.signal).then(() => true), late]);
+  } finally {
+    finished.abort();
+    limit.abort();
+  }
+}
+
+async function untilIdle(options: DrainOptions, signal: AbortSignal): Promise<void> {
+  const { engines, http } = options;
+  while (!signal.aborted && !isIdle(options)) {
+    await Promise.all([engines.dispatcher.inFlight.idle(), http?.inFlight.idle()]);
+    if (!isIdle(options)) await pause(LOOK_MS);
+  }
+}
+
+function isIdle({ engines, http }: DrainOptions): boolean {
+  const { dispatcher, worker, scheduler } = engines;
+  return dispatcher.inFlight.size === 0 && (http?.inFlight.size ?? 0) === 0 && worker.inFlight().length === 0 && scheduler.inFlight().length === 0;
+}
+
+function running({ engines, http }: DrainOptions): string[] {
+  const { dispatcher, worker, scheduler } = engines;
+  const names = [...dispatcher.inFlight.names(), ...(http?.inFlight.names() ?? []), ...worker.inFlight(), ...scheduler.inFlight()];
+  return names.length > MOST_NAMED ? [...names.slice(0, MOST_NAMED), `… and ${names.length - MOST_NAMED} more`] : names;
+}

@@ -1,0 +1,45 @@
+import { MeshError } from "../errors.js";
+import type { ServerResponse } from "node:http";
+import type { Logger } from "../logger.js";
+
+export function answerJson(response: ServerResponse, status: number, body: object): void {
+  response.writeHead(status, { "content-type": "application/json" });
+  response.end(JSON.stringify(body));
+}
+
+/**
+ * Answers for a route that threw: mesh errors with their status, message and data; anything else with 500 and nothing
+ * of what it says, which goes to the log. Where the head is sent already, the connection is cut.
+ */
+export function answerError(error: unknown, response: ServerResponse, route: string, log: Logger): void {
+  const known = error instanceof MeshError ? error : null;
+  if (known === null || known.status >= 500) log.error("a request failed", { request: route, error });
+  if (response.headersSent || response.destroyed) return void response.destroy();
+  for (const name of response.getHeaderNames()) response.removeHeader(name);
+  if (known === null) return answerJson(response, 500, { ok: false, error: "internal error" });
+  // What is left of the body is not worth reading.
+  if (known.status === 413) closeAfter(response);
+  answerJson(response, isErrorStatus(known.status) ? known.status : 500, toBody(known));
+}
+
+function closeAfter(response: ServerResponse): void {
+  response.shouldKeepAlive = false;
+  response.once("finish", () => response.req.destroy());
+}
+
+function isErrorStatus(status: number): boolean {
+  return Number.isInteger(status) && status >= 400 && status <= 599;
+}
+
+function toBody({ message, code, data }: MeshError): object {
+  const body = { ok: false, error: message, code };
+  return data === undefined || !isSerializable(data) ? body : { ...body, data };
+}
+
+function isSerializable(data: unknown): boolean {
+  try {
+    return JSON.stringify(data) !== undefined;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,231 @@
+import { createServer } from "node:http";
+import { MeshCancelledError, MeshConfigurationError, MeshError } from "../errors.js";
+import { Cancellation } from "../pipeline/cancellation.js";
+import { InFlight, Run } from "../pipeline/in-flight.js";
+import { answerError, answerJson } from "./http-errors.js";
+import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
+import { toWebRequest } from "./web-request.js";
+import { sendWebResponse } from "./web-response.js";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import type { Logger } from "../logger.js";
+import type { Upgrade } from "./http-upgrade.js";
+import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
+
+export interface HttpLimits {
+  readonly maxBodyBytes: number;
+  readonly maxConnections: number;
+  readonly requestTimeoutMs: number;
+  readonly keepAliveTimeoutMs: number;
+}
+
+export interface WebRoute {
+  readonly kind: "route";
+  /** Takes a `Request`, returns a `Response`, or null to pass on. Its context is a `RouteEnv`. */
+  readonly target: Target;
+}
+
+export type HttpRoute = WebRoute | RawRouteRegistration | UpgradeRegistration;
+
+export interface HttpServerOptions extends HttpLimits {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  /** Asked in this order. */
+  readonly routes: readonly HttpRoute[];
+  readonly dispatcher: Dispatcher;
+  readonly env: HostEnv;
+  readonly log: Logger;
+}
+
+/** The scope of one request; `bag` is what its routes share by `env.get` and `env.set`. */
+export interface RequestScope extends Scope {
+  readonly bag: Map<string, unknown>;
+}
+
+export interface HttpServer {
+  /** Resolves with the bound URL. Rejects with `MeshConfigurationError` where the address cannot be bound. */
+  listen(): Promise<string>;
+  /** Requests that are not answered in full. */
+  readonly inFlight: InFlight;
+  /** Takes no new connections; those that are open end with their next answer. */
+  refuseNew(): void;
+  /** Closes idle connections at once, and the others after `graceMs`. Resolves when all are gone. */
+  close(graceMs: number): Promise<void>;
+}
+
+export function createHttpServer(options: HttpServerOptions): HttpServer {
+  return new NodeHttpServer(options);
+}
+
+/** One request under way. What only web routes need is made when the first one is reached. */
+class Exchange extends Run {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  cancellation: Cancellation | undefined;
+  scope: RequestScope | undefined;
+  webRequest: Request | undefined;
+  ended = false;
+
+  constructor(request: IncomingMessage, response: ServerResponse) {
+    super(`${request.method ?? ""} ${request.url ?? ""}`);
+    this.request = request;
+    this.response = response;
+  }
+}
+
+class NodeHttpServer implements HttpServer {
+  readonly inFlight = new InFlight();
+  readonly #options: HttpServerOptions;
+  readonly #server: Server;
+  readonly #protocols: ReadonlySet<string>;
+  readonly #sockets = new Set<Socket>();
+  #url = "";
+  #closed: Promise<void> | undefined;
+
+  constructor(options: HttpServerOptions) {
+    this.#options = options;
+    this.#protocols = new Set(options.routes.flatMap((route) => (route.kind === "upgrade" ? [route.protocol.toLowerCase()] : [])));
+    this.#server = createServer({ requestTimeout: options.requestTimeoutMs, keepAliveTimeout: options.keepAliveTimeoutMs });
+    this.#server.maxConnections = options.maxConnections;
+    this.#server.on("request", (request, response) => void this.#handle(request, response, undefined));
+    this.#server.on("connection", (socket: Socket) => this.#track(socket));
+    if (this.#protocols.size > 0) this.#server.on("upgrade", (request, socket: Socket, head) => this.#onUpgrade(request, socket, head));
+  }
+
+  async listen(): Promise<string> {
+    const { host, port, log } = this.#options;
+    await new Promise<void>((resolve, reject) => {
+      const fail = (error: Error): void => reject(bindError(error, host, port));
+      this.#server.once("error", fail);
+      this.#server.listen(port, host, () => {
+        this.#server.off("error", fail);
+        this.#server.on("error", (error) => log.error("the HTTP server failed", { error }));
+        resolve();
+      });
+    });
+    return (this.#url = boundUrl(this.#server.address() as AddressInfo));
+  }
+
+  refuseNew(): void {
+    this.#closed ??= this.#server.listening ? new Promise((resolve) => this.#server.close(() => resolve())) : Promise.resolve();
+  }
+
+  async close(graceMs: number): Promise<void> {
+    this.refuseNew();
+    this.#server.closeIdleConnections();
+    // Upgraded sockets are no longer known to the server: it waits for them, but cannot close them.
+    const timer = setTimeout(() => this.#sockets.forEach((socket) => socket.destroy()), graceMs);
+    await this.#closed;
+    clearTimeout(timer);
+  }
+
+  #track(socket: Socket): void {
+    if (this.#sockets.has(socket)) return;
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
+  }
+
+  #onUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
+    const protocol = chosenProtocol(request, this.#protocols);
+    if (protocol === undefined) return reinject(this.#server, request, socket, head);
+    // The server has let go of the socket: from here on an error of it would have no listener.
+    socket.on("error", () => undefined);
+    void this.#handle(request, responseTo(request, socket), { protocol, socket, head });
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse, upgrade: Upgrade | undefined): Promise<void> {
+    const exchange = this.#begin(request, response);
+    try {
+      for (const route of this.#options.routes) if (await this.#offer(route, exchange, upgrade)) return;
+      answerJson(response, 404, { ok: false, error: "not found" });
+    } catch (error) {
+      answerError(error, response, exchange.name, this.#options.log);
+    }
+  }
+
+  #begin(request: IncomingMessage, response: ServerResponse): Exchange {
+    const exchange = new Exchange(request, response);
+    this.inFlight.add(exchange);
+    // An error of the connection is followed by its close, which is where it is dealt with.
+    response.on("error", () => undefined);
+    response.on("close", () => this.#end(exchange));
+    if (this.#options.env.draining || this.#closed !== undefined) response.shouldKeepAlive = false;
+    return exchange;
+  }
+
+  /** An exchange ends when its response is written out, when the connection is gone, or with an upgrade. */
+  #end(exchange: Exchange): void {
+    if (exchange.ended) return;
+    exchange.ended = true;
+    if (!exchange.response.writableFinished) exchange.cancellation?.abort(new MeshCancelledError("the client closed the connection"));
+    exchange.cancellation?.dispose();
+    this.inFlight.remove(exchange);
+  }
+
+  async #offer(route: HttpRoute, exchange: Exchange, upgrade: Upgrade | undefined): Promise<boolean> {
+    if (route.kind === "route") return this.#offerWeb(route, exchange);
+    if (route.kind === "upgrade") return upgrade?.protocol === route.protocol.toLowerCase() && this.#offerUpgrade(route, exchange, upgrade);
+    return upgrade === undefined && route.handler(exchange.request, exchange.response, this.#options.env);
+  }
+
+  async #offerWeb(route: WebRoute, exchange: Exchange): Promise<boolean> {
+    const { request, response } = exchange;
+    const scope = (exchange.scope ??= this.#scopeOf(exchange));
+    exchange.webRequest ??= toWebRequest(request, scope.cancellation.signal, this.#url, this.#options.maxBodyBytes);
+    const answer = await this.#options.dispatcher.dispatch(route.target, exchange.webRequest, scope);
+    if (answer === null || answer === undefined) return false;
+    if (!isResponse(answer)) throw new MeshError(`route ${route.target.name} must return a Response or null`);
+    await sendWebResponse(answer, response, request.method === "HEAD");
+    return true;
+  }
+
+  #scopeOf(exchange: Exchange): RequestScope {
+    const root = this.#options.dispatcher.rootScope();
+    const cancellation = (exchange.cancellation = new Cancellation(root.cancellation));
+    return { ...root, cancellation, bag: new Map() };
+  }
+
+  async #offerUpgrade(route: UpgradeRegistration, exchange: Exchange, { socket, head }: Upgrade): Promise<boolean> {
+    exchange.response.detachSocket(socket);
+    try {
+      if (await route.handler(exchange.request, socket, head, this.#options.env)) {
+        this.#end(exchange);
+        return true;
+      }
+    } catch (error) {
+      socket.destroy();
+      this.#end(exchange);
+      throw error;
+    }
+    exchange.response.assignSocket(socket);
+    return false;
+  }
+}
+
+function isResponse(answer: unknown): answer is Response {
+  const { status, headers } = answer as Partial<Response>;
+  return typeof status === "number" && typeof headers?.getSetCookie === "function";
+}
+
+const BIND_HINTS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'is in use: choose another "server.port", or 0 for any free one',
+  EACCES: 'needs privileges: choose a "server.port" from 1024 on, or 0 for any free one',
+  EADDRNOTAVAIL: 'is no address of this machine: correct "server.host"',
+  ENOTFOUND: 'does not resolve: correct "server.host"',
+};
+
+function bindError(cause: Error, host: string, port: number): MeshConfigurationError {
+  const hint = BIND_HINTS[(cause as NodeJS.ErrnoException).code ?? ""] ?? `cannot be bound: ${cause.message}`;
+  return new MeshConfigurationError(`options "server.host" and "server.port": ${bracketed(host)}:${port} ${hint}`, { cause });
+}
+
+/** A server bound to all addresses is named by the loopback one, which it can be reached at. */
+function boundUrl({ address, port }: AddressInfo): string {
+  const host = address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
+  return `http://${bracketed(host)}:${port}`;
+}
+
+function bracketed(host: string): string {
+  return host.includes(":") ? `[${host}]` : host;
+}
