@@ -4,6 +4,8 @@ export { action, contextExtension, cron, onStart, onStop, plugin, route, subscri
 export { chimpbaseMesh } from "./mesh/mesh.js";
 export { registerServices } from "./mesh/register-services.js";
 export { chimpbaseAuth } from "./plugins/auth.js";
+export { Action, Event, Method, Service, Started, Stopped } from "./service/decorators.js";
+export { service } from "./service/definition.js";
 export { describe } from "./service/describe.js";
 export { createLogger } from "./logger.js";
 export { startEmbedded as startEmbeddedPostgres } from "./storage/embedded.js";
@@ -14,6 +16,7 @@ export {
 } from "./errors.js";
 
 export type { DatabaseOptions, Host, HostOptions, SecretOptions, ServerOptions, StartOptions } from "./host/host.js";
+export type { ActionOptions, EventOptions, ServiceOptions } from "./service/decorators.js";
 export type { MeshOptions } from "./mesh/mesh.js";
 export type { AuthOptions } from "./plugins/auth.js";
 export type { Logger, LoggerOptions, LogAttributes, LogLevel } from "./logger.js";

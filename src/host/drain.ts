@@ -8,7 +8,7 @@ import type { Engines } from "./engines.js";
 const GRACE_MS = 500;
 /** After this time the log says what the drain waits for. */
 const PATIENCE_MS = 1_000;
-/** Engines have no end to wait for, only names of what is under way: between a handler's end and its completion. */
+/** Between a handler's end and its job's completion, the worker engine has no end to wait for, only names. */
 const LOOK_MS = 10;
 const MOST_NAMED = 20;
 
@@ -61,12 +61,12 @@ async function untilIdle(options: DrainOptions, signal: AbortSignal): Promise<vo
 }
 
 function isIdle({ engines, http }: DrainOptions): boolean {
-  const { dispatcher, worker, scheduler } = engines;
-  return dispatcher.inFlight.size === 0 && (http?.inFlight.size ?? 0) === 0 && worker.inFlight().length === 0 && scheduler.inFlight().length === 0;
+  const { dispatcher, worker } = engines;
+  return dispatcher.inFlight.size === 0 && (http?.inFlight.size ?? 0) === 0 && worker.inFlight().length === 0;
 }
 
 function running({ engines, http }: DrainOptions): string[] {
-  const { dispatcher, worker, scheduler } = engines;
-  const names = [...dispatcher.inFlight.names(), ...(http?.inFlight.names() ?? []), ...worker.inFlight(), ...scheduler.inFlight()];
+  const { dispatcher, worker } = engines;
+  const names = [...dispatcher.inFlight.names(), ...(http?.inFlight.names() ?? []), ...worker.inFlight()];
   return names.length > MOST_NAMED ? [...names.slice(0, MOST_NAMED), `… and ${names.length - MOST_NAMED} more`] : names;
 }

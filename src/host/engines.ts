@@ -71,7 +71,7 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
 
   const worker: WorkerEngine = createWorkerEngine({ storage, dispatcher, nodeId, log, defaults: options.worker });
   teardown.push("the worker", () => worker.stop());
-  const scheduler = createScheduler({ storage, dispatcher, log });
+  const scheduler = createScheduler({ storage, worker, nodeId, log });
   teardown.push("the scheduler", () => scheduler.stop());
   for (const registration of arrangement.of("cron")) scheduler.add(registration);
   return { secrets, storage, outbox, bus, actions, dispatcher, worker, scheduler };

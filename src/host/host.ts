@@ -145,12 +145,10 @@ class MeshHost implements Host {
     const attempt = this.#teardown.attempt.bind(this.#teardown);
     await drainPlugins(this.#arrangement?.of("lifecycle") ?? [], env, attempt);
     deliveries.close();
-    // Stops at once to fire ticks; the drain below waits for those under way.
-    const schedulerStopped = attempt("the scheduler", () => engines.scheduler.stop());
+    await attempt("the scheduler", () => engines.scheduler.stop());
     await attempt("the drain of the worker", () => engines.worker.drain());
     const { drainTimeoutMs: limitMs, log } = this.#options;
     await drain({ engines, http, limitMs, log });
-    await schedulerStopped;
   }
 
   #checkpoint(): void {
