@@ -1,0 +1,184 @@
+import { Pool } from "undici";
+import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
+import { now } from "../pipeline/deadline.js";
+import type { CancellationView, DeadlineView } from "../contract/registration.js";
+import type { Candidate } from "./directory.js";
+import type { ErrorReviver } from "./error-revival.js";
+import { readAnswer } from "./rpc-answer.js";
+import { asTraceparent, CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, TRACEPARENT, wireMs } from "./rpc-codec.js";
+import { Exchange, type RawAnswer } from "./rpc-exchange.js";
+import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
+import { markUndelivered } from "./undelivered.js";
+
+export interface RpcClientOptions {
+  /** This node, as callees see it. */
+  readonly nodeId: string;
+  /** The first is sent. */
+  readonly tokens: () => readonly string[];
+  /** Told of a peer that refused or dropped a connection, or let a call time out without a sign of life. */
+  readonly suspect: (nodeId: string) => void;
+  readonly revive: ErrorReviver;
+  /** Longest request body, in bytes; longer ones are refused before they are sent. Default 1 MiB. */
+  readonly maxBodyBytes?: number;
+  /** Longest answer, in bytes. Default 17 MiB, a little over what a node answers with. */
+  readonly maxAnswerBytes?: number;
+  /** Connections to one peer. Default 64. */
+  readonly connections?: number;
+  /** Requests to one peer under way or waiting for a connection; more fail with `MeshOverloadedError`. Default 4096. */
+  readonly maxPending?: number;
+  /** Default 2000. */
+  readonly connectTimeoutMs?: number;
+}
+
+const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, connections: 64, maxPending: 4096, connectTimeoutMs: 2000 };
+
+/** A call that had less time than this proves nothing about the peer that did not answer it. */
+const TELLING_WAIT_MS = 50;
+
+/** Plain POST over kept-alive connections, one request at a time on each. Redirects are not followed. */
+export function createRpcClient(options: RpcClientOptions): RpcTransport {
+  return new RpcClient({ ...DEFAULTS, ...options });
+}
+
+interface PeerConnections {
+  readonly nodeId: string;
+  readonly advertisedUrl: string;
+  readonly rpcPath: string;
+  readonly path: string;
+  readonly pool: Pool;
+  pending: number;
+  /** When the peer last answered anything. */
+  lastAnswerAt: number;
+}
+
+class RpcClient implements RpcTransport {
+  readonly #options: Required<RpcClientOptions>;
+  readonly #peers = new Map<string, PeerConnections>();
+
+  constructor(options: Required<RpcClientOptions>) {
+    this.#options = options;
+  }
+
+  async send(candidate: Candidate, request: RpcRequest, deadline: DeadlineView, cancellation: CancellationView): Promise<unknown> {
+    const headers = this.#headers(request, deadline.remainingMs());
+    const body = this.#encode(request, deadline.remainingMs());
+    const peer = this.#peer(candidate);
+    const answer = await this.#exchange(peer, headers, body, cancellation);
+    return readAnswer(answer.status, answer.text, { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
+  }
+
+  drop(nodeId: string): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined) return;
+    this.#peers.delete(nodeId);
+    void peer.pool.close().catch(() => undefined);
+  }
+
+  async close(): Promise<void> {
+    const peers = [...this.#peers.values()];
+    this.#peers.clear();
+    await Promise.allSettled(peers.map((peer) => peer.pool.destroy()));
+  }
+
+  #headers(request: RpcRequest, remainingMs: number): string[] {
+    const [token] = this.#options.tokens();
+    if (token === undefined) throw new MeshUnauthorizedError("there is no mesh token to send: the secret that meshToken names is missing or empty");
+    const headers = [
+      "content-type", "application/json",
+      TOKEN_HEADER, token,
+      CALLER_HEADER, this.#options.nodeId,
+      TIMEOUT_HEADER, String(wireMs(remainingMs)),
+    ];
+    const trace = asTraceparent(request.meta[TRACEPARENT]);
+    if (trace !== null) headers.push(TRACEPARENT, trace);
+    return headers;
+  }
+
+  #encode(request: RpcRequest, remainingMs: number): string {
+    const body = encodeRequest(request, this.#options.nodeId, remainingMs);
+    const limit = this.#options.maxBodyBytes;
+    if (body.length * 3 <= limit || Buffer.byteLength(body) <= limit) return body;
+    throw new MeshPayloadTooLargeError(`the arguments of ${request.actionName} are longer than maxBodyBytes (${limit})`);
+  }
+
+  #peer(candidate: Candidate): PeerConnections {
+    const known = this.#peers.get(candidate.nodeId);
+    if (known !== undefined) {
+      if (known.advertisedUrl === candidate.advertisedUrl && known.rpcPath === candidate.rpcPath) return known;
+      this.drop(candidate.nodeId);
+    }
+    const peer = this.#connect(candidate);
+    this.#peers.set(candidate.nodeId, peer);
+    return peer;
+  }
+
+  #connect(candidate: Candidate): PeerConnections {
+    const { nodeId, advertisedUrl, rpcPath } = candidate;
+    const url = peerUrl(candidate);
+    if (url === null) {
+      this.#options.suspect(nodeId);
+      throw markUndelivered(new MeshCallError(`mesh peer ${nodeId} advertises an address that is no http(s) URL: ${advertisedUrl} ${rpcPath}`, { nodeId }));
+    }
+    const { connections, connectTimeoutMs } = this.#options;
+    // The deadline of each call is what limits it: undici's own timeouts are off.
+    const pool = new Pool(url.origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, connect: { timeout: connectTimeoutMs } });
+    return { nodeId, advertisedUrl, rpcPath, path: url.pathname + url.search, pool, pending: 0, lastAnswerAt: -Infinity };
+  }
+
+  #exchange(peer: PeerConnections, headers: string[], body: string, cancellation: CancellationView): Promise<RawAnswer> {
+    if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
+    if (peer.pending >= this.#options.maxPending) return Promise.reject(overloaded(peer));
+    peer.pending++;
+    const sentAt = now();
+    return new Promise((resolve, reject) => {
+      const exchange = new Exchange({
+        maxBytes: this.#options.maxAnswerBytes,
+        answering: () => void (peer.lastAnswerAt = now()),
+        answered: (answer) => {
+          unlink();
+          resolve(answer);
+        },
+        failed: (error, sent) => {
+          unlink();
+          reject(this.#failure(peer, error, sent));
+        },
+        released: () => void peer.pending--,
+      });
+      const unlink = cancellation.onAbort((reason) => {
+        if (reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
+        const error = toError(reason);
+        exchange.abort(error);
+        reject(error);
+      });
+      peer.pool.dispatch({ path: peer.path, method: "POST", headers, body }, exchange);
+    });
+  }
+
+  /** A peer that has answered others since is slow with this call, not gone. */
+  #suspectIfSilent(peer: PeerConnections, sentAt: number): void {
+    if (peer.lastAnswerAt < sentAt && now() - sentAt >= TELLING_WAIT_MS) this.#options.suspect(peer.nodeId);
+  }
+
+  #failure(peer: PeerConnections, cause: Error, sent: boolean): Error {
+    if (cause instanceof MeshError) return cause;
+    const { nodeId } = peer;
+    this.#options.suspect(nodeId);
+    const reason = cause.message || (cause as NodeJS.ErrnoException).code || cause.name;
+    if (sent) return new MeshCallError(`mesh peer ${nodeId} dropped the connection before it answered: ${reason}`, { nodeId, cause });
+    return markUndelivered(new MeshCallError(`mesh peer ${nodeId} at ${peer.advertisedUrl} cannot be reached: ${reason}`, { nodeId, cause }));
+  }
+}
+
+function overloaded(peer: PeerConnections): Error {
+  const message = `${peer.pending} requests to mesh peer ${peer.nodeId} are under way or waiting already`;
+  return markUndelivered(new MeshOverloadedError(message, { nodeId: peer.nodeId }));
+}
+
+/** Where requests to a peer go, or null where its row holds no address. A path must not reach into the authority. */
+function peerUrl({ advertisedUrl, rpcPath }: Candidate): URL | null {
+  if (!rpcPath.startsWith("/") || !URL.canParse(advertisedUrl)) return null;
+  const url = new URL(advertisedUrl);
+  if (url.protocol !== "http:" && url.protocol !== "https:") return null;
+  const full = `${url.origin}${url.pathname.replace(/\/+$/, "")}${rpcPath}`;
+  return URL.canParse(full) ? new URL(full) : null;
+}

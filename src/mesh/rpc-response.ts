@@ -1,0 +1,55 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { TimerWheel } from "../pipeline/timer-wheel.js";
+import { declaredLength } from "./rpc-body.js";
+
+export interface RpcAnswer {
+  readonly status: number;
+  readonly body: string;
+  readonly allow?: string;
+  /** The connection ends with this answer. */
+  readonly close?: true;
+}
+
+/** Unread bodies up to this length are taken in and dropped, which keeps the connection; longer ones cost it. */
+const CHEAPLY_DROPPED = 64 * 1024;
+
+/** How long a client may take to read a refusal before its connection is cut. */
+const LINGER_MS = 500;
+
+export function sendAnswer(response: ServerResponse, answer: RpcAnswer): void {
+  if (!isOpen(response)) return;
+  response.writeHead(answer.status, headersOf(answer));
+  response.end(answer.body);
+}
+
+/** Answers a request whose body has not been read to its end. */
+export function refuseUnread(request: IncomingMessage, response: ServerResponse, answer: RpcAnswer, wheel: TimerWheel): void {
+  if (!isOpen(response)) return;
+  if (answer.close !== true && (request.complete || hasSmallBody(request))) sendAnswer(response, answer);
+  else refuseAndClose(response, answer, wheel);
+}
+
+/**
+ * Closing at once, with bytes unread, would reset the connection and take the answer with it. So the whole answer goes
+ * out first, and the end of the response, at which Node closes, waits until the client has closed or the time is up.
+ */
+export function refuseAndClose(response: ServerResponse, answer: RpcAnswer, wheel: TimerWheel): void {
+  if (!isOpen(response)) return;
+  response.writeHead(answer.status, [...headersOf(answer), "connection", "close"]);
+  response.write(answer.body);
+  const timer = wheel.add(LINGER_MS, () => response.end());
+  response.once("close", () => timer.cancel());
+}
+
+function headersOf({ body, allow }: RpcAnswer): string[] {
+  const headers = ["content-type", "application/json", "content-length", String(Buffer.byteLength(body))];
+  if (allow !== undefined) headers.push("allow", allow);
+  return headers;
+}
+
+function hasSmallBody(request: IncomingMessage): boolean {
+  if (request.headers["transfer-encoding"] !== undefined) return false;
+  return !(declaredLength(request) > CHEAPLY_DROPPED);
+}
+
+const isOpen = (response: ServerResponse): boolean => !response.headersSent && !response.destroyed && response.socket !== null;

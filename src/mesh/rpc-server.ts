@@ -1,0 +1,176 @@
+import { randomUUID } from "node:crypto";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { MeshActionNotFoundError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError } from "../errors.js";
+import { Cancellation } from "../pipeline/cancellation.js";
+import { Deadline, now } from "../pipeline/deadline.js";
+import type { TimerWheel } from "../pipeline/timer-wheel.js";
+import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
+import type { LocalActions } from "./directory.js";
+import { encodeError, tooDeep } from "./error-codec.js";
+import { runLocal } from "./local-run.js";
+import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
+import * as codec from "./rpc-codec.js";
+import { refuseAndClose, refuseUnread, sendAnswer, type RpcAnswer } from "./rpc-response.js";
+import { receivedScope } from "./rpc-scope.js";
+import { TokenVerifier } from "./rpc-token.js";
+
+/** The host action that the RPC route hands over to. */
+export const EXECUTE_ACTION = "__chimpbase.mesh.rpc.execute";
+
+export interface RpcServerOptions {
+  readonly nodeId: string;
+  readonly rpcPath: string;
+  /** All are accepted. */
+  readonly tokens: () => readonly string[];
+  /** The only actions that can be reached. */
+  readonly local: LocalActions;
+  readonly dispatcher: Dispatcher;
+  readonly wheel: TimerWheel;
+  /** Budget of a request that names none. */
+  readonly defaultTimeoutMs: number;
+  /** Default 1 MiB. */
+  readonly maxBodyBytes?: number;
+  /** Longest answer, in bytes; a longer result is a `MeshPayloadTooLargeError`. Default 16 MiB. */
+  readonly maxResultBytes?: number;
+  /** Time in which a body must be here. Default 10000. */
+  readonly bodyTimeoutMs?: number;
+  /** Requests at the same time; more are answered 503. Default 10000. */
+  readonly maxInFlight?: number;
+  /** Whether answers carry stacks. Default: outside production only. */
+  readonly stacks?: boolean;
+}
+
+export interface ExecuteRequest {
+  readonly actionName: string;
+  readonly args: unknown;
+}
+
+export interface RpcServer {
+  /** The raw route: false where the request is for another path. Resolves when the request has been answered. */
+  handle(request: IncomingMessage, response: ServerResponse, env: HostEnv): boolean | Promise<boolean>;
+  /** The handler of `EXECUTE_ACTION`: runs an action of a registered service in the scope of `ctx`. */
+  execute(ctx: ScopedContext, request: ExecuteRequest): Promise<unknown>;
+}
+
+const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000 };
+const DEEPEST_INPUT = 64;
+const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
+const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
+const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
+
+export function createRpcServer(options: RpcServerOptions): RpcServer {
+  return new HttpRpcServer({ stacks: process.env.NODE_ENV !== "production", ...DEFAULTS, ...options });
+}
+
+class HttpRpcServer implements RpcServer {
+  readonly #options: Required<RpcServerOptions>;
+  readonly #verifier: TokenVerifier;
+  #inFlight = 0;
+
+  constructor(options: Required<RpcServerOptions>) {
+    this.#options = options;
+    this.#verifier = new TokenVerifier(options.tokens);
+  }
+
+  handle(request: IncomingMessage, response: ServerResponse, env: HostEnv): boolean | Promise<boolean> {
+    return this.#isForMe(request.url ?? "") && this.#serve(request, response, env);
+  }
+
+  async execute(ctx: ScopedContext, request: ExecuteRequest): Promise<unknown> {
+    const { scope } = ctx;
+    const action = this.#options.local.find(request.actionName);
+    if (action === undefined) throw new MeshActionNotFoundError(request.actionName, { nodeId: this.#options.nodeId });
+    const deadline = scope.deadline ?? new Deadline(this.#options.defaultTimeoutMs);
+    return runLocal(this.#options, action, request.args, { ...scope, cancellation: new Cancellation(scope.cancellation) }, deadline);
+  }
+
+  #isForMe(url: string): boolean {
+    const { rpcPath } = this.#options;
+    return url === rpcPath || (url.startsWith(rpcPath) && url[rpcPath.length] === "?");
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse, env: HostEnv): Promise<true> {
+    const refusal = this.#refusal(request, env);
+    if (refusal !== null) {
+      refuseUnread(request, response, refusal, this.#options.wheel);
+      return true;
+    }
+    this.#inFlight++;
+    try {
+      await this.#answerRequest(request, response, env);
+    } finally {
+      this.#inFlight--;
+    }
+    return true;
+  }
+
+  /** What is decided before the body is read. */
+  #refusal(request: IncomingMessage, env: HostEnv): RpcAnswer | null {
+    if (request.method !== "POST") return NOT_A_POST;
+    if (!this.#verifier.accepts(request.headers[codec.TOKEN_HEADER])) return UNAUTHORIZED;
+    if (env.draining) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true });
+    if (this.#inFlight >= this.#options.maxInFlight) return this.#failure(new MeshOverloadedError(`this mesh node is working on ${this.#inFlight} requests already`));
+    if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();
+    if (codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) === 0) return this.#failure(new MeshTimeoutError("a request that came too late", 0));
+    return null;
+  }
+
+  async #answerRequest(request: IncomingMessage, response: ServerResponse, env: HostEnv): Promise<void> {
+    const { wheel, maxBodyBytes, bodyTimeoutMs } = this.#options;
+    const arrivedAt = now();
+    const timeoutMs = Math.min(bodyTimeoutMs, codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) ?? Infinity);
+    const body = await readBody(request, { maxBytes: maxBodyBytes, timeoutMs, wheel });
+    if ("fault" in body) return this.#refuseBody(body.fault, response, timeoutMs);
+    const received = codec.decodeRequest(body.text);
+    if (received === null) return sendAnswer(response, NOT_A_REQUEST);
+    const root = env.dispatcher.rootScope({ requestId: received.requestId ?? randomUUID() });
+    const cancellation = new Cancellation(root.cancellation);
+    const onClose = (): void => cancellation.abort(new MeshCancelledError(`the caller of ${received.actionName} has gone`));
+    response.once("close", onClose);
+    const answer = await this.#run(received, () => receivedScope(received, request.headers, { ...root, cancellation }, this.#deadline(received, request, arrivedAt)), env);
+    response.off("close", onClose);
+    cancellation.dispose();
+    sendAnswer(response, answer);
+  }
+
+  /** The answer to a request that could be read. `scope` may refuse: for a chain that is too deep. Never throws. */
+  async #run({ actionName, args }: codec.ReceivedRequest, scope: () => Scope, env: HostEnv): Promise<RpcAnswer> {
+    try {
+      if (this.#options.local.find(actionName) === undefined) {
+        return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
+      }
+      if (codec.exceedsDepth(args, DEEPEST_INPUT)) throw tooDeep(actionName, DEEPEST_INPUT);
+      const request: ExecuteRequest = { actionName, args };
+      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, scope()));
+    } catch (error) {
+      return this.#failure(error);
+    }
+  }
+
+  #deadline(received: codec.ReceivedRequest, request: IncomingMessage, arrivedAt: number): Deadline {
+    const budgetMs = codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) ?? received.deadlineMs ?? this.#options.defaultTimeoutMs;
+    return new Deadline(budgetMs, arrivedAt + budgetMs);
+  }
+
+  #refuseBody(fault: BodyFault, response: ServerResponse, timeoutMs: number): void {
+    if (fault === "gone") return;
+    const answer = fault === "too-large" ? this.#tooLarge() : this.#failure(new MeshTimeoutError("a request whose body did not come", timeoutMs));
+    refuseAndClose(response, answer, this.#options.wheel);
+  }
+
+  #success(actionName: string, result: unknown): RpcAnswer {
+    const body = codec.encodeResult(actionName, result);
+    const limit = this.#options.maxResultBytes;
+    if (body.length * 3 > limit && Buffer.byteLength(body) > limit) throw new MeshPayloadTooLargeError(`the result of ${actionName} is longer than ${limit} bytes`);
+    return { status: 200, body };
+  }
+
+  #failure(error: unknown, extra?: { readonly undelivered: true }): RpcAnswer {
+    return encodeError(error, this.#options, extra);
+  }
+
+  #tooLarge(): RpcAnswer {
+    const error = new MeshPayloadTooLargeError(`the request body is longer than maxBodyBytes (${this.#options.maxBodyBytes})`);
+    return { ...this.#failure(error), close: true };
+  }
+}
