@@ -98,18 +98,6 @@ export function idOrNull(value: unknown): string | null {
   return typeof value === "string" && value.length <= LONGEST_ID && /^[\x21-\x7e]+$/.test(value) ? value : null;
 }
 
-/** Whether `value` nests deeper than `limit`; arrays and objects count one level each. Iterative: deep input must not end the stack. */
-export function exceedsDepth(value: unknown, limit: number): boolean {
-  let level: object[] = isObject(value) ? [value] : [];
-  for (let depth = 1; level.length > 0; depth++) {
-    if (depth > limit) return true;
-    level = level.flatMap((node) => Object.values(node).filter(isObject));
-  }
-  return false;
-}
-
-const isObject = (value: unknown): value is object => typeof value === "object" && value !== null;
-
 function asDuration(ms: number): number | null {
   return Number.isFinite(ms) && ms < LONGEST_DURATION_MS ? Math.max(0, ms) : null;
 }

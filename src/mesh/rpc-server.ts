@@ -5,6 +5,7 @@ import { Cancellation } from "../pipeline/cancellation.js";
 import { Deadline, now } from "../pipeline/deadline.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
+import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
 import type { LocalActions } from "./directory.js";
 import { encodeError, tooDeep } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
@@ -53,7 +54,6 @@ export interface RpcServer {
 }
 
 const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000 };
-const DEEPEST_INPUT = 64;
 const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
 const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
 const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
@@ -139,7 +139,7 @@ class HttpRpcServer implements RpcServer {
       if (this.#options.local.find(actionName) === undefined) {
         return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
       }
-      if (codec.exceedsDepth(args, DEEPEST_INPUT)) throw tooDeep(actionName, DEEPEST_INPUT);
+      if (nestsDeeperThan(args, MAX_INPUT_DEPTH)) throw tooDeep(actionName, MAX_INPUT_DEPTH);
       const request: ExecuteRequest = { actionName, args };
       return this.#success(actionName, await env.action(EXECUTE_ACTION, request, scope()));
     } catch (error) {
