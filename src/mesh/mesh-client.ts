@@ -1,5 +1,5 @@
 import { emitEvent } from "./emit.js";
-import { serviceClient } from "./wire.js";
+import { serviceClient } from "./service-client.js";
 import { waitFor } from "./wait-for.js";
 import type { MeshNode } from "./node.js";
 import type { CallOptions, EmitOptions, HostMesh, MeshClient, Peer, ServiceSource, WaitForOptions } from "../contract/mesh-client.js";

@@ -1,9 +1,11 @@
 import { ContextMesh, HostMeshClient } from "./mesh-client.js";
 import { MeshNode } from "./node.js";
+import { EXECUTE_ACTION } from "./rpc-server.js";
 import { resolveMeshOptions } from "./options.js";
 import { NodeServices } from "./services.js";
 import type { MeshOptions } from "./options.js";
-import type { Plugin, Registration } from "../contract/registration.js";
+import type { ExecuteRequest } from "./rpc-server.js";
+import type { Plugin, Registration, ScopedContext } from "../contract/registration.js";
 
 export type { MeshOptions } from "./options.js";
 
@@ -16,10 +18,11 @@ export function chimpbaseMesh(given: MeshOptions): Plugin {
   const services = new NodeServices(options.resolve === undefined ? {} : { resolve: options.resolve });
   services.add(services.prepare(options.services));
   const node = new MeshNode(options, services);
-  return { kind: "plugin", name: "chimpbase-mesh", dependsOn: [], registrations: registrationsOf(node) };
+  const registrations = [...nodeRegistrations(node), ...(options.transport === "http" ? rpcRegistrations(node) : [])];
+  return { kind: "plugin", name: "chimpbase-mesh", dependsOn: [], registrations };
 }
 
-function registrationsOf(node: MeshNode): readonly Registration[] {
+function nodeRegistrations(node: MeshNode): readonly Registration[] {
   return [
     { kind: "context-extension", key: "mesh", factory: (ctx) => new ContextMesh(node, ctx) },
     { kind: "host-extension", key: "mesh", value: new HostMeshClient(node) },
@@ -32,5 +35,13 @@ function registrationsOf(node: MeshNode): readonly Registration[] {
       drain: (env) => node.drain(env),
       close: (env) => node.close(env),
     },
+  ];
+}
+
+/** Node's own request and response, since the token is checked before the body is read. */
+function rpcRegistrations(node: MeshNode): readonly Registration[] {
+  return [
+    { kind: "action", name: EXECUTE_ACTION, handler: (ctx, request: ExecuteRequest) => node.running().wire.server.execute(ctx as ScopedContext, request) },
+    { kind: "raw-route", name: "chimpbase-mesh-rpc", handler: (request, response, env) => node.server?.handle(request, response, env) ?? false },
   ];
 }

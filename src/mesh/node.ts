@@ -11,6 +11,7 @@ import { within } from "./time-limit.js";
 import { openWire } from "./wire.js";
 import type { ResolvedMeshOptions } from "./options.js";
 import type { NodeServices } from "./services.js";
+import type { RpcServer } from "./rpc-server.js";
 import type { Reachability } from "./wait-for.js";
 import type { Wire } from "./wire.js";
 import type { CallOptions } from "../contract/mesh-client.js";
@@ -39,6 +40,7 @@ export class MeshNode implements Reachability {
   readonly closing = new Cancellation();
   readonly #set: ServiceSet;
   #running: RunningMesh | null = null;
+  #server: RpcServer | null = null;
   #announced = false;
   #ended = false;
   #echoed: ((rev: number) => void) | null = null;
@@ -53,6 +55,11 @@ export class MeshNode implements Reachability {
   running(): RunningMesh {
     if (this.#running === null) throw notRunning(this.#ended);
     return this.#running;
+  }
+
+  /** Outlives `close`: the HTTP server takes requests a little longer, and they must be told that the node drains. */
+  get server(): RpcServer | null {
+    return this.#server;
   }
 
   call(ctx: ScopedContext, name: string, args: unknown, options: CallOptions | undefined): Promise<unknown> {
@@ -72,14 +79,10 @@ export class MeshNode implements Reachability {
   async ready(env: HostEnv): Promise<void> {
     if (this.#running !== null || this.#ended) throw new MeshConfigurationError("one chimpbaseMesh() belongs to one host: make another for another host");
     this.#running = this.#open(env);
-    try {
-      await this.#running.discovery.start();
-      env.health("mesh", () => this.#health());
-      await this.#set.startAll(env);
-    } catch (error) {
-      await this.close(env);
-      throw error;
-    }
+    this.#server = this.#running.wire.server;
+    await this.#running.discovery.start();
+    env.health("mesh", () => this.#health());
+    await this.#set.startAll(env);
   }
 
   /** The node can be reached: it writes its row and announces itself. */

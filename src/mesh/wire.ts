@@ -1,8 +1,14 @@
+import { MeshConfigurationError } from "../errors.js";
+import { TimerWheel } from "../pipeline/timer-wheel.js";
+import { createCaller } from "./call.js";
+import { createErrorReviver } from "./error-revival.js";
+import { createRpcClient } from "./rpc-client.js";
+import { createRpcServer } from "./rpc-server.js";
+import type { MeshCaller } from "./call.js";
 import type { NodeDirectory, LocalActions } from "./directory.js";
 import type { ResolvedMeshOptions } from "./options.js";
-import type { CallOptions, MeshClient, ServiceClient } from "../contract/mesh-client.js";
-import type { Class } from "../contract/descriptor.js";
-import type { HostEnv, ScopedContext } from "../contract/registration.js";
+import type { RpcServer } from "./rpc-server.js";
+import type { HostEnv } from "../contract/registration.js";
 
 export interface WireOptions {
   readonly env: HostEnv;
@@ -12,15 +18,44 @@ export interface WireOptions {
   readonly cpuLoad: () => number;
 }
 
+/** Both ends of RPC: calls that leave this node, and requests that come in. */
 export interface Wire {
-  readonly caller: { call(ctx: ScopedContext, name: string, args: unknown, options: CallOptions | undefined): Promise<unknown> };
+  readonly caller: MeshCaller;
+  readonly server: RpcServer;
+  /** The peer is gone. */
   drop(nodeId: string): void;
   close(): Promise<void>;
 }
 
-export function openWire(_options: WireOptions): Wire {
-  throw new Error("stub");
+/** Throws `MeshConfigurationError` naming the secret that is missing. */
+export function openWire({ env, options, local, directory, cpuLoad }: WireOptions): Wire {
+  const { nodeId, dispatcher } = env;
+  const { defaultTimeoutMs, maxBodyBytes } = options;
+  const secrets = options.tokenSecrets.map((name) => readToken(env, name));
+  const tokens = (): readonly string[] => secrets;
+  const wheel = new TimerWheel();
+  const transport = createRpcClient({
+    nodeId,
+    tokens,
+    suspect: (peer) => directory.suspect(peer),
+    revive: createErrorReviver(options.errors),
+    maxBodyBytes,
+  });
+  const caller = createCaller({
+    nodeId, dispatcher, local, directory, transport, wheel, cpuLoad,
+    middleware: options.middleware,
+    defaults: { strategy: options.defaultStrategy, timeoutMs: defaultTimeoutMs, retries: options.defaultRetries },
+  });
+  const server = createRpcServer({ nodeId, tokens, local, dispatcher, wheel, rpcPath: options.rpcPath, defaultTimeoutMs, maxBodyBytes });
+  const close = async (): Promise<void> => {
+    await transport.close();
+    wheel.close();
+  };
+  return { caller, server, drop: (peer) => transport.drop(peer), close };
 }
-export function serviceClient<S extends object>(_client: Pick<MeshClient, "call">, _service: Class<S> | string): ServiceClient<S> {
-  throw new Error("stub");
+
+function readToken(env: HostEnv, secret: string): string {
+  const token = env.secret(secret);
+  if (token !== null && token !== "") return token;
+  throw new MeshConfigurationError(`mesh option meshToken names the secret "${secret}", which is missing or empty: set it in the environment, the env file or the secrets directory`);
 }
