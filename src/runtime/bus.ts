@@ -70,9 +70,9 @@ export class PostgresListenEventBus implements EventBus {
     });
   }
 
-  /** False while LISTEN is not in force; events then come by polling. */
+  /** False while LISTEN is not in force, or nothing arrives by it; events then come by polling. */
   get live(): boolean {
-    return this.#live;
+    return this.#live && !this.#reader.deaf;
   }
 
   /** Events committed from now on arrive. Rejects where Postgres cannot be reached. Once only. */
@@ -121,7 +121,7 @@ export class PostgresListenEventBus implements EventBus {
   #onNotify(payload: string): void {
     const wake = decodeWake(payload);
     if (wake === null) return this.#options.log.debug("a notification that is no wake was ignored", { payload: payload.slice(0, 200) });
-    if (wake.events) this.#reader.look();
+    if (wake.events) this.#reader.notified();
     if (wake.lanes.length > 0 && wake.nodeId !== this.#options.nodeId) this.#options.onJobs?.(wake.lanes);
   }
 

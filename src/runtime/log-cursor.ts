@@ -1,4 +1,7 @@
+import { answered } from "./answer-limit.js";
 import type { EventLog, LogPosition, LogRow } from "./event-log.js";
+
+const ANSWER_LIMIT_MS = 30_000;
 
 /** A place in the log, and what has been read there but not handed over. Whatever fails, the next try goes on from here. */
 export class LogCursor {
@@ -39,7 +42,7 @@ export class LogCursor {
     // Before the read: what is suspected while it is under way concerns the next.
     this.suspectCrash = false;
     try {
-      const { rows, next, more, nowMs } = await this.#eventLog.read(this.#position, until, suspectCrash);
+      const { rows, next, more, nowMs } = await answered(this.#eventLog.read(this.#position, until, suspectCrash), ANSWER_LIMIT_MS);
       if (nowMs - this.#position.completeAtMs > this.#retentionMs) this.#gapSince ??= this.#position.completeAtMs;
       this.#rows = rows;
       this.#next = 0;
@@ -71,7 +74,7 @@ export class LogCursor {
 
   async #fill(): Promise<void> {
     const rows = this.#rows.slice(this.#next);
-    const gone = await this.#eventLog.fillBodies(rows);
+    const gone = await answered(this.#eventLog.fillBodies(rows), ANSWER_LIMIT_MS);
     if (gone > 0) this.#gapSince ??= rows[0]!.emittedAtMs;
   }
 }

@@ -1,4 +1,5 @@
 import type { Logger } from "../logger.js";
+import { answered } from "./answer-limit.js";
 import type { Follower } from "./deliveries.js";
 import type { EventLog, LogRow } from "./event-log.js";
 import { LogCursor } from "./log-cursor.js";
@@ -25,6 +26,7 @@ const POLL_LIVE_MS = 4_000;
 const POLL_BLIND_MS = 500;
 const FIRST_PAUSE_MS = 100;
 const MAX_PAUSE_MS = 2_000;
+const STOP_LIMIT_MS = 5_000;
 
 /**
  * Follows the broadcast log: one read at a time, and one more for whatever was announced meanwhile. It is the only way
@@ -36,6 +38,8 @@ export class LogReader {
   readonly #behind = new Map<Follower, LogCursor>();
   #cursor: LogCursor | undefined;
   #announced = false;
+  #polled = false;
+  #deaf = false;
   #failures = 0;
   #timer: NodeJS.Timeout | undefined;
   #following: Promise<void> | undefined;
@@ -52,10 +56,22 @@ export class LogReader {
     this.look();
   }
 
+  /** A NOTIFY says that there is something new. */
+  notified(): void {
+    this.#deaf = false;
+    this.look();
+  }
+
   /** There may be something new, or room for it. */
   look(): void {
     this.#announced = true;
+    this.#polled = false;
     if (!this.#stopped && this.#cursor !== undefined) this.#following ??= this.#follow(this.#cursor);
+  }
+
+  /** Events have come that no NOTIFY told of, and none has come since: LISTEN does not work, whatever the server says. */
+  get deaf(): boolean {
+    return this.#deaf;
   }
 
   /** A connection was lost, perhaps because the server crashed. */
@@ -65,11 +81,11 @@ export class LogReader {
     this.look();
   }
 
-  /** Waits for a read under way; nothing is handed over any more. */
+  /** Waits for a read under way, up to 5 s; nothing is handed over any more. */
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
-    await this.#following;
+    if (this.#following !== undefined) await answered(this.#following, STOP_LIMIT_MS).catch(() => undefined);
   }
 
   /** Never rejects. The last check for work and the end are one synchronous step, so that no `look` gets lost in between. */
@@ -84,7 +100,12 @@ export class LogReader {
       pauseMs = this.#failed(error);
     }
     this.#following = undefined;
-    if (!this.#stopped) this.#timer = setTimeout(() => this.look(), pauseMs);
+    if (!this.#stopped) this.#timer = setTimeout(() => this.#poll(), pauseMs);
+  }
+
+  #poll(): void {
+    this.look();
+    this.#polled = true;
   }
 
   /** One page for all, then as much as they have room for to those behind. */
@@ -93,7 +114,9 @@ export class LogReader {
     const take = (row: LogRow): boolean => this.#toAll(cursor, row);
     // What a failure has left over from the round before comes first.
     await cursor.handOver(take);
+    const polled = this.#polled;
     const more = await cursor.read(null);
+    if (polled && !cursor.empty) this.#deaf = true;
     await cursor.handOver(take);
     for (const [follower, own] of this.#behind) await this.#catchUp(follower, own, cursor);
     if (more) this.#announced = true;
@@ -133,7 +156,7 @@ export class LogReader {
   #succeeded(): number {
     if (this.#failures > 0) this.#options.log.info("the event log is read again");
     this.#failures = 0;
-    if (!this.#options.live()) return POLL_BLIND_MS;
+    if (this.#deaf || !this.#options.live()) return POLL_BLIND_MS;
     return Math.min(POLL_LIVE_MS, this.#options.retentionMs / 4) * (0.9 + Math.random() * 0.2);
   }
 

@@ -93,10 +93,16 @@ test("all connections die while events flow: what was accepted arrives once and 
 });
 
 test("without any notification events arrive by polling", async () => {
-  const b = await nodes.add();
+  const b = await nodes.add({ retentionMs: 4_000 });
   const received = collect(b, "silent");
-  await withClient((client) => client.query(insertRow, ["elsewhere", rowOf("silent", 1)]));
+  const insert = (): Promise<unknown> => b.storage.query(insertRow, ["elsewhere", rowOf("silent", 1)]);
+  await insert();
   await until(() => received.length === 1);
+  assert.equal(b.bus.live, false, "what comes unannounced shows that LISTEN is deaf");
+  await insert();
+  await until(() => received.length === 2, { timeoutMs: 2_000 });
+  await b.outbox.emit(event("any"), "broadcast");
+  await until(() => b.bus.live);
 });
 
 test("a transaction that commits late is delivered, and holds nobody else back", async () => {
@@ -112,6 +118,38 @@ test("a transaction that commits late is delivered, and holds nobody else back",
     await until(() => received.length === 5);
     assert.deepEqual(payloads(received), [1, 2, 3, "late", 4]);
   });
+});
+
+test("whatever transactions do side by side, each node gets what was committed, once", async () => {
+  const [a, b, c] = [await nodes.add(), await nodes.add(), await nodes.add()];
+  const received = [a, b, c].map((node) => collect(node, "mixed"));
+  const committed: string[] = [];
+  const work = async (node: BusNode, name: string): Promise<void> => {
+    for (let round = 0; round < 15; round++) {
+      const keep = Math.random() < 0.7;
+      const marks = [`${name}.${round}.a`, `${name}.${round}.b`];
+      await node.storage.transaction(async (tx) => {
+        for (const mark of marks) {
+          await node.outbox.emit(event("mixed", mark), "broadcast", tx);
+          await sleep(Math.random() * 8);
+        }
+        if (!keep) throw new Error("rolled back");
+      }).then(() => committed.push(...marks), () => undefined);
+      const alone = `${name}.${round}.c`;
+      await node.outbox.emit(event("mixed", alone), "broadcast");
+      committed.push(alone);
+    }
+  };
+  await Promise.all([a, b].flatMap((node, index) => ["x", "y", "z"].map((lane) => work(node, `${index}${lane}`))));
+  await until(() => received.every((events) => events.length >= committed.length));
+  for (const events of received) {
+    const seen = payloads(events) as string[];
+    assert.deepEqual([...seen].sort(), [...committed].sort());
+    for (const lane of ["0x", "1z"]) {
+      const own = (marks: readonly string[]): string[] => marks.filter((mark) => mark.startsWith(lane));
+      assert.deepEqual(own(seen), own(committed), "what one caller does one after another comes in that order");
+    }
+  }
 });
 
 test("a backlog of many transactions is read in pages, with those that commit late in between", async () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import type { OutgoingJob } from "#mesh/contract/messaging.js";
-import { MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshValidationError } from "#mesh/errors.js";
+import { MeshOverloadedError, MeshPayloadTooLargeError, MeshValidationError } from "#mesh/errors.js";
 import { patternToRegex } from "#mesh/runtime/event-pattern.js";
 import { decodeJobHeaders } from "#mesh/runtime/job-headers.js";
 import { balancedQueue, groupLane, queueLane } from "#mesh/runtime/lanes.js";
@@ -135,7 +135,7 @@ test("names and delays that cannot be stored are refused", async () => {
     await assert.rejects(node.outbox.enqueue(job(name)), MeshValidationError);
   }
   for (const delayMs of [-1, NaN, Infinity, "5" as unknown as number]) {
-    await assert.rejects(node.outbox.enqueue(job("q", null, { delayMs })), (error: MeshError) => error instanceof MeshValidationError && error.data[0]!.path === "delayMs");
+    await assert.rejects(node.outbox.enqueue(job("q", null, { delayMs })), (error: unknown) => error instanceof MeshValidationError && error.data[0]!.path === "delayMs");
   }
 });
 

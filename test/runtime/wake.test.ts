@@ -1,0 +1,30 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { decodeWake, encodeWake } from "#mesh/runtime/wake.js";
+
+const nodeId = "00000000-0000-4000-8000-000000000000";
+
+test("a small wake is one payload, and reads as it was written", () => {
+  const wake = { nodeId, events: true, lanes: ["q:mail", "g:billing\u001forder.*"] };
+  const payloads = encodeWake(wake);
+  assert.equal(payloads.length, 1);
+  assert.deepEqual(decodeWake(payloads[0]!), wake);
+});
+
+test("nothing to tell is no payload", () => {
+  assert.deepEqual(encodeWake({ nodeId, events: false, lanes: [] }), []);
+});
+
+test("many lanes take several payloads that Postgres accepts, none lost, the events told once", () => {
+  const lanes = Array.from({ length: 1_000 }, (_, index) => `q:ünï"\\${index}`);
+  const payloads = encodeWake({ nodeId, events: true, lanes });
+  assert.ok(payloads.length > 1 && payloads.every((payload) => Buffer.byteLength(payload) < 8_000));
+  const wakes = payloads.map((payload) => decodeWake(payload)!);
+  assert.deepEqual(wakes.flatMap((wake) => wake.lanes), lanes);
+  assert.deepEqual(wakes.filter(({ events }) => events).length, 1);
+});
+
+test("a lane that no payload can hold is left out, with nothing else", () => {
+  const lanes = ["a", "x".repeat(9_000), "b"];
+  assert.deepEqual(encodeWake({ nodeId, events: false, lanes }).map((payload) => decodeWake(payload)!.lanes), [["a", "b"]]);
+});
