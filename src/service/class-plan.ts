@@ -89,7 +89,7 @@ function readService(subject: string, marks: readonly Mark[], gathered: Gathered
   if (mark === undefined) return;
   if (second !== undefined) throw definitionError(subject, "has two @Service decorators: keep one");
   const { name, version = 1, settings = {}, mixins = [] } = serviceOptions(subject, mark.args);
-  gathered.service = { name: checkName(subject, "service", name ?? defaultName(subject, mark)), version };
+  gathered.service = { name: checkName(subject, "service", name === undefined ? defaultName(subject, mark) : name), version };
   gathered.settings = mergeSettings(gathered.settings, copySettings(subject, settings));
   gathered.mixins.push(...mixins);
 }
@@ -138,8 +138,8 @@ function actionPart(level: Class, { key, args }: MemberMark): Member<ActionPart>
   const subject = `${className(level)}.${key}`;
   const [first] = args;
   if (args.length > 1) throw definitionError(subject, "@Action takes one argument: a name, options or false");
-  const { name, ...options } = typeof first === "string" ? { name: first } : first === undefined ? {} : checkActionOptions(subject, first);
-  return { subject, name: checkName(subject, "action", name ?? key), code: { member: key }, options: withEmittedParams(level, key, options) };
+  const { name = key, ...options } = typeof first === "string" ? { name: first } : first === undefined ? {} : checkActionOptions(subject, first);
+  return { subject, name: checkName(subject, "action", name), code: { member: key }, options: withEmittedParams(level, key, options) };
 }
 
 function readEvents(level: Class, marks: readonly MemberMark[], gathered: Gathered): void {
@@ -160,9 +160,9 @@ function readEvents(level: Class, marks: readonly MemberMark[], gathered: Gather
 
 function eventPart(level: Class, { key, args }: MemberMark): Member<EventPart> {
   const subject = `${className(level)}.${key}`;
-  const { name, balanced = false, ...options } = eventOptions(subject, args);
+  const { name = key, balanced = false, ...options } = eventOptions(subject, args);
   if (!balanced) refuseBalancedOptions(subject, options);
-  return { subject, name: checkName(subject, "event", name ?? key), code: { member: key }, balanced, options: withEmittedParams(level, key, options) };
+  return { subject, name: checkName(subject, "event", name), code: { member: key }, balanced, options: withEmittedParams(level, key, options) };
 }
 
 function eventOptions(subject: string, args: readonly unknown[]): ReturnType<typeof checkEventOptions> {
@@ -188,8 +188,9 @@ function readMethods(subject: string, marks: readonly MemberMark[], { methods }:
   for (const { key } of marks) for (const [name, code] of methods) if (code.member === key) methods.delete(name);
   const own = new Map<string, { readonly member: string }>();
   for (const { key, args } of marks) {
-    if (args.length > 1) throw definitionError(`${subject}.${key}`, "@Method takes one argument: a name");
-    const name = checkName(`${subject}.${key}`, "method", args[0] ?? key);
+    const [given = key, ...more] = args;
+    if (more.length > 0) throw definitionError(`${subject}.${key}`, "@Method takes one argument: a name");
+    const name = checkName(`${subject}.${key}`, "method", given);
     const twin = own.get(name);
     if (twin !== undefined) throw definitionError(subject, `two members are the method ${show(name)}: ${twin.member} and ${key}; rename one with @Method("name")`);
     own.set(name, { member: key });

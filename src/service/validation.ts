@@ -117,14 +117,14 @@ function linkNested(type: Class, storage: NonNullable<ClassTransformer["storage"
     const nested = nestedType(storage, type, property.name);
     if (nested === undefined) return true;
     const primitive = PRIMITIVES.get(nested);
-    if (primitive !== undefined) property.convert = eachValue((value) => (value instanceof Object ? value : primitive(value)));
-    else if (isClass(nested) && linkNested(nested, storage, reached)) property.convert = eachValue((value) => (value instanceof Object ? buildDto(reached.get(nested)!, value) : value));
+    if (primitive !== undefined) property.convert = eachValue((value) => (typeof value === "object" ? value : primitive(value)));
+    else if (isClass(nested) && linkNested(nested, storage, reached)) property.convert = eachValue((value) => (typeof value === "object" ? buildDto(reached.get(nested)!, value) : value));
     else return false;
     return true;
   });
 }
 
-function eachValue(convert: (value: unknown) => unknown): (value: unknown) => unknown {
+function eachValue(convert: (value: NonNullable<unknown>) => unknown): (value: unknown) => unknown {
   return function each(value): unknown {
     if (Array.isArray(value)) return value.map(each);
     return value === undefined || value === null ? value : convert(value);
