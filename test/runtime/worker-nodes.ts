@@ -1,0 +1,156 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ScopedContext, BalancedRegistration, Dispatcher, Scope, WorkerOptions, WorkerRegistration } from "#mesh/contract/registration.js";
+import type { Storage } from "#mesh/contract/storage.js";
+import { createLogger, type Logger } from "#mesh/logger.js";
+import { Cancellation } from "#mesh/pipeline/cancellation.js";
+import { encodeJobHeaders } from "#mesh/runtime/job-headers.js";
+import { groupLane, queueLane } from "#mesh/runtime/lanes.js";
+import { createWorkerEngine, type WorkerDefaults, type WorkerEngine } from "#mesh/runtime/worker.js";
+import { openPostgres } from "#mesh/storage/postgres.js";
+import { createDatabase, type TestDatabase } from "../support/database.js";
+
+export const TEST_DEFAULTS: WorkerDefaults = { concurrency: 10, leaseMs: 30_000, maxAttempts: 5, retryDelayMs: 20, pollIntervalMs: 100 };
+
+export type Handler = (scope: Scope, payload: unknown) => unknown;
+
+export interface TestNode {
+  readonly nodeId: string;
+  readonly storage: Storage;
+  readonly engine: WorkerEngine;
+  /** The drain limit of the host. */
+  readonly drainLimit: Cancellation;
+}
+
+export interface JobRow {
+  readonly id: string;
+  readonly lane: string;
+  readonly attempt: number;
+  readonly token: string | null;
+  readonly holder: string | null;
+  readonly history: string;
+  readonly error?: string;
+}
+
+/** A database, and nodes on it, each with a pool and an engine of its own. */
+export class Cluster {
+  readonly database: TestDatabase;
+  readonly storage: Storage;
+  readonly nodes: TestNode[] = [];
+
+  private constructor(database: TestDatabase, storage: Storage) {
+    this.database = database;
+    this.storage = storage;
+  }
+
+  static async open(): Promise<Cluster> {
+    const database = await createDatabase();
+    return new Cluster(database, await openPostgres({ url: database.url, poolSize: 4, log: quiet() }));
+  }
+
+  async node(defaults: Partial<WorkerDefaults> = {}, poolSize = 10): Promise<TestNode> {
+    const nodeId = randomUUID();
+    const storage = await openPostgres({ url: this.database.url, poolSize, log: quiet(), applicationName: `node-${nodeId}` });
+    const drainLimit = new Cancellation();
+    const dispatcher = fakeDispatcher(storage, drainLimit);
+    const engine = createWorkerEngine({ storage, dispatcher, nodeId, log: quiet(), defaults: { ...TEST_DEFAULTS, ...defaults } });
+    const node = { nodeId, storage, engine, drainLimit };
+    this.nodes.push(node);
+    return node;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.nodes.map(async ({ engine, storage }) => {
+      await engine.stop();
+      await storage.close();
+    }));
+    await this.storage.close();
+    await this.database.drop();
+  }
+
+  /** Ids in order. */
+  async enqueue(queue: string, payloads: readonly unknown[]): Promise<string[]> {
+    return this.insert(queueLane(queue), queue, null, null, payloads.map((payload) => JSON.stringify(payload)));
+  }
+
+  async emitTo(group: string, pattern: string, event: string, payload: unknown): Promise<string> {
+    const [id] = await this.insert(groupLane(group, pattern), `__chimpbase.mesh.balanced.${event}`, group, event, [JSON.stringify(payload)]);
+    return id as string;
+  }
+
+  async insert(lane: string, queue: string, group: string | null, event: string | null, payloads: readonly string[]): Promise<string[]> {
+    const rows = await this.storage.query<{ id: string }>(
+      `INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, grp, event, payload, headers)
+       SELECT nextval('_chimpbase_mesh_job_id'), $1, $2, $3, $4, payload, $6 FROM unnest($5::text[]) AS payload RETURNING id`,
+      [lane, queue, group, event, payloads, HEADERS],
+    );
+    return rows.map((row) => row.id);
+  }
+
+  jobs(): Promise<JobRow[]> {
+    return this.storage.query("SELECT * FROM _chimpbase_mesh_jobs ORDER BY id");
+  }
+
+  deferred(): Promise<JobRow[]> {
+    return this.storage.query("SELECT * FROM _chimpbase_mesh_deferred ORDER BY id");
+  }
+
+  deadLetters(): Promise<JobRow[]> {
+    return this.storage.query("SELECT * FROM _chimpbase_mesh_dead_letters ORDER BY id");
+  }
+
+  /** No job is left anywhere but in the dead letters. */
+  async settled(): Promise<boolean> {
+    const [row] = await this.storage.query<{ n: number }>(
+      "SELECT (SELECT count(*) FROM _chimpbase_mesh_jobs)::int + (SELECT count(*) FROM _chimpbase_mesh_deferred)::int AS n",
+    );
+    return row?.n === 0;
+  }
+}
+
+export const EVENT_ID = "11111111-2222-4333-8444-555555555555";
+const HEADERS = encodeJobHeaders({ id: EVENT_ID, requestId: "request-1", meta: { tenant: "acme" }, nodeId: "emitter" });
+
+export function worker(queue: string, handler: Handler, options: WorkerOptions = {}): WorkerRegistration {
+  return { kind: "worker", queue, options, handler: (ctx, payload) => handler((ctx as ScopedContext).scope, payload) };
+}
+
+export function balanced(group: string, pattern: string, handler: Handler, options: WorkerOptions = {}): BalancedRegistration {
+  return { kind: "balanced", group, pattern, options, target: { kind: "job", name: `${group}:${pattern}`, handler: (ctx, payload) => handler(ctx.scope, payload) } };
+}
+
+/** Runs handlers with nothing in the context but scope and session. */
+export function fakeDispatcher(storage: Storage, root: Cancellation): Dispatcher {
+  const context = (scope: Scope): ScopedContext => ({ scope, session: scope.session ?? storage }) as unknown as ScopedContext;
+  return {
+    async dispatch(target, args, scope) {
+      return target.handler(context(scope), target.validate === undefined ? args : target.validate(args));
+    },
+    rootScope: (overrides = {}) => ({
+      requestId: randomUUID(), meta: {}, caller: null, level: 1, chain: null, deadline: null, cancellation: root, ...overrides,
+    }),
+    context,
+  };
+}
+
+export function quiet(): Logger {
+  return createLogger({ level: (process.env["TEST_LOG"] ?? "silent") as "silent" });
+}
+
+/** A door that handlers wait at until the test opens it. */
+export class Gate {
+  waiting = 0;
+  readonly #opened: Promise<void>;
+  open!: () => void;
+
+  constructor() {
+    this.#opened = new Promise((resolve) => (this.open = resolve));
+  }
+
+  async pass(): Promise<void> {
+    this.waiting++;
+    await this.#opened;
+  }
+}
+
+export { sleep };
