@@ -67,9 +67,10 @@ export class CronTable {
          FROM ${this.#crons} WHERE name = $1 FOR UPDATE),
        due AS MATERIALIZED (
          SELECT name FROM cron WHERE last_tick_ms = $2::bigint AND now_ms >= $3::bigint
-           AND NOT EXISTS (SELECT 1 FROM ${this.#jobs} WHERE lane = ANY ($4::text[]) AND token IS NULL)
-           AND NOT EXISTS (SELECT 1 FROM ${this.#jobs} WHERE lane = ANY ($4::text[]) AND token IS NOT NULL)
-           AND NOT EXISTS (SELECT 1 FROM ${this.#deferred} WHERE lane = ANY ($4::text[]))),
+           AND NOT EXISTS (SELECT 1 FROM unnest($4::text[]) AS l(lane) WHERE
+             (SELECT id FROM ${this.#jobs} WHERE lane = l.lane AND token IS NULL ORDER BY id + 0 LIMIT 1) IS NOT NULL
+             OR (SELECT id FROM ${this.#jobs} WHERE lane = l.lane AND token IS NOT NULL ORDER BY id + 0 LIMIT 1) IS NOT NULL
+             OR (SELECT id FROM ${this.#deferred} WHERE lane = l.lane ORDER BY run_at LIMIT 1) IS NOT NULL)),
        ticked AS (
          UPDATE ${this.#crons} AS c SET last_tick_ms = $3::bigint FROM due WHERE c.name = due.name),
        added AS (

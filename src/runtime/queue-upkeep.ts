@@ -55,7 +55,7 @@ export class QueueUpkeep {
   /**
    * One look at the lanes, all that an idle node costs: moves due jobs into the queue, and tells what is ready, what
    * has expired, and when to look again. An expired job that is locked belongs to a live transaction, and is skipped.
-   * `statement_timestamp()` is stable, so that the index on `run_at` can serve; `clock_timestamp()` is not.
+   * `id + 0` as in the claim; `statement_timestamp()` is stable, so that the index on `run_at` can serve; `clock_timestamp()` is not.
    */
   async look(lanes: readonly string[]): Promise<LaneState[]> {
     return this.#storage.query<LaneState>(
@@ -75,9 +75,9 @@ export class QueueUpkeep {
            SELECT id::text, token, lane, event, attempt, history, holder,
              (extract(epoch FROM lease_until) * 1000)::float8 AS "leaseEndedAtMs"
            FROM ${this.#jobs} WHERE lane = served.lane AND token IS NOT NULL AND lease_until < statement_timestamp()
-           ORDER BY id LIMIT ${UPKEEP_BATCH} FOR UPDATE SKIP LOCKED) AS e)
+           ORDER BY id + 0 LIMIT ${UPKEEP_BATCH} FOR UPDATE SKIP LOCKED) AS e)
        SELECT served.lane,
-         EXISTS (SELECT 1 FROM ${this.#jobs} WHERE lane = served.lane AND token IS NULL) AS ready,
+         (SELECT id FROM ${this.#jobs} WHERE lane = served.lane AND token IS NULL ORDER BY id + 0 LIMIT 1) IS NOT NULL AS ready,
          (SELECT count(*)::int FROM added WHERE added.lane = served.lane) AS moved,
          (SELECT ceil(extract(epoch FROM run_at - statement_timestamp()) * 1000)::float8 FROM ${this.#deferred}
            WHERE lane = served.lane AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS "nextDueMs",

@@ -66,7 +66,8 @@ export class JobQueue {
   }
 
   /**
-   * Oldest ready jobs of each lane, in order. The picked ids go through an array: a join would be planned on the guess
+   * Oldest ready jobs of each lane, in order. They are ordered by `id + 0`, which only the lanes' own index can serve: by
+   * `id` the planner may walk the primary key through the backlog of all other lanes. The picked ids go through an array: a join would be planned on the guess
    * that LIMIT takes a tenth of the table, and a plain IN may run its subquery again and lock more. The commit does not
    * wait for the disk: a claim lost in a crash of Postgres only returns the job, and its token never comes again.
    */
@@ -79,7 +80,7 @@ export class JobQueue {
        picked AS MATERIALIZED (
          SELECT ready.id FROM want CROSS JOIN LATERAL (
            SELECT id FROM ${this.#jobs} WHERE lane = want.lane AND token IS NULL
-           ORDER BY id LIMIT want.quota FOR UPDATE SKIP LOCKED) AS ready)
+           ORDER BY id + 0 LIMIT want.quota FOR UPDATE SKIP LOCKED) AS ready)
        UPDATE ${this.#jobs} SET token = $3::uuid, holder = $4, attempt = attempt + 1,
          lease_until = clock_timestamp() + $5::float8 * interval '1 millisecond'
        WHERE id = ANY (ARRAY(SELECT id FROM picked))

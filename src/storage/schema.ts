@@ -53,8 +53,9 @@ const jobTables = (table: TableName): string[] => [
     lease_until TIMESTAMPTZ)
     WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
           autovacuum_vacuum_cost_delay = 0)`,
-  `CREATE INDEX _chimpbase_mesh_jobs_ready ON ${table("_chimpbase_mesh_jobs")} (lane, id) WHERE token IS NULL`,
-  `CREATE INDEX _chimpbase_mesh_jobs_claimed ON ${table("_chimpbase_mesh_jobs")} (lane, id) WHERE token IS NOT NULL`,
+  // An expression, so that a claim ordered by it can use no other index than its lane's.
+  `CREATE INDEX _chimpbase_mesh_jobs_ready ON ${table("_chimpbase_mesh_jobs")} (lane, (id + 0)) WHERE token IS NULL`,
+  `CREATE INDEX _chimpbase_mesh_jobs_claimed ON ${table("_chimpbase_mesh_jobs")} (lane, (id + 0)) WHERE token IS NOT NULL`,
 ];
 
 const deferredTables = (table: TableName): string[] => [

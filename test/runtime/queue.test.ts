@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { after, afterEach, before, describe, it } from "node:test";
+import { JobQueue } from "#mesh/runtime/queue.js";
+import { QueueUpkeep } from "#mesh/runtime/queue-upkeep.js";
+import { queueLane } from "#mesh/runtime/lanes.js";
+import { Cluster } from "./worker-nodes.js";
+
+const LANE = queueLane("q");
+
+describe("queue statements", () => {
+  let cluster: Cluster;
+  let queue: JobQueue;
+  let upkeep: QueueUpkeep;
+  before(async () => {
+    cluster = await Cluster.open();
+    queue = new JobQueue(cluster.storage, "node", 30_000);
+    upkeep = new QueueUpkeep(cluster.storage);
+  });
+  afterEach(() => cluster.storage.query("TRUNCATE _chimpbase_mesh_jobs, _chimpbase_mesh_deferred, _chimpbase_mesh_dead_letters"));
+  after(() => cluster.close());
+
+  const expire = () => cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET lease_until = clock_timestamp() - interval '1 second'");
+  const failure = { lane: LANE, delayMs: 60_000, history: "[1]" };
+
+  it("a claim takes the oldest of each lane, at most its quota, in order", async () => {
+    const ids = [...await cluster.enqueue("q", Array(12).fill(0)), ...await cluster.enqueue("p", [0, 0])];
+    const claimed = await queue.claim([{ lane: LANE, quota: 10 }, { lane: queueLane("p"), quota: 1 }, { lane: queueLane("none"), quota: 5 }]);
+    assert.deepEqual(claimed.map((job) => job.id), [...ids.slice(0, 10), ids[12]]);
+    assert.ok(claimed.every((job) => job.attempt === 1));
+  });
+
+  it("two claims at once share the jobs, none twice", async () => {
+    await cluster.enqueue("q", Array(300).fill(0));
+    const claims = await Promise.all(Array.from({ length: 4 }, () => queue.claim([{ lane: LANE, quota: 100 }])));
+    const ids = claims.flat().map((job) => job.id);
+    assert.equal(new Set(ids).size, ids.length);
+    assert.equal(new Set(claims.filter((jobs) => jobs.length > 0).map((jobs) => jobs[0]!.token)).size, claims.filter((jobs) => jobs.length > 0).length);
+  });
+
+  it("every change is fenced: with a token of old nothing happens, and the answer says so", async () => {
+    await cluster.enqueue("q", [0]);
+    const [old] = await queue.claim([{ lane: LANE, quota: 1 }]);
+    await queue.release([{ ...old!, unstarted: true }]);
+    const [current] = await queue.claim([{ lane: LANE, quota: 1 }]);
+    const stale = { id: current!.id, token: old!.token };
+    assert.equal((await queue.complete([stale])).size, 0);
+    assert.equal((await queue.fail([{ ...stale, ...failure, error: null }])).size, 0);
+    assert.equal((await queue.fail([{ ...stale, ...failure, error: "{}" }])).size, 0);
+    assert.equal((await queue.extend([stale])).size, 0);
+    assert.equal(await queue.stillHeld(stale), false);
+    await queue.release([{ ...stale, unstarted: false }]);
+    const fenced = await cluster.storage.transaction(async (tx) => [await queue.lock(tx, stale), await queue.completeWithin(tx, stale)]);
+    assert.deepEqual(fenced, [false, false]);
+    const [job] = await cluster.jobs();
+    assert.deepEqual([job?.token, job?.attempt, job?.holder], [current!.token, 1, "node"]);
+    assert.deepEqual([...await queue.complete([current!])], [current!.id]);
+  });
+
+  it("a failed job moves whole to the deferred ones or the dead letters", async () => {
+    await cluster.enqueue("q", [{ a: 1 }, { b: 2 }]);
+    const [first, second] = await queue.claim([{ lane: LANE, quota: 2 }]);
+    const done = await queue.fail([{ ...first!, ...failure, error: null }, { ...second!, ...failure, error: '{"name":"E"}' }]);
+    assert.equal(done.size, 2);
+    assert.deepEqual(await cluster.jobs(), []);
+    const [deferred] = await cluster.deferred() as unknown as Record<string, unknown>[];
+    assert.deepEqual([deferred?.["payload"], deferred?.["history"], deferred?.["attempt"]], ['{"a":1}', "[1]", 1]);
+    const [dead] = await cluster.deadLetters() as unknown as Record<string, unknown>[];
+    assert.deepEqual([dead?.["payload"], dead?.["error"], dead?.["lane"]], ['{"b":2}', '{"name":"E"}', LANE]);
+  });
+
+  it("an extension waits for nobody: a row locked by its own transaction still counts as held", async () => {
+    await cluster.enqueue("q", [0, 0]);
+    const claimed = await queue.claim([{ lane: LANE, quota: 2 }]);
+    await expire();
+    await cluster.storage.transaction(async (tx) => {
+      assert.equal(await queue.lock(tx, claimed[0]!), true);
+      assert.equal((await queue.extend(claimed)).size, 2);
+    });
+    const [state] = await upkeep.look([LANE]);
+    assert.deepEqual(state?.expired.map((job) => job.id), [claimed[0]!.id]);
+  });
+
+  it("an expired job is taken back once, and not where its lease was extended meanwhile or its transaction lives", async () => {
+    await cluster.enqueue("q", [0, 0, 0]);
+    const claimed = await queue.claim([{ lane: LANE, quota: 3 }]);
+    await expire();
+    const [state] = await upkeep.look([LANE]);
+    assert.equal(state?.expired.length, 3);
+    await queue.extend([claimed[1]!]);
+    const takeovers = claimed.map((job) => ({ ...job, lane: "s:q:q", history: "[2]", error: null }));
+    await cluster.storage.transaction(async (tx) => {
+      await queue.lock(tx, claimed[2]!);
+      assert.deepEqual(await upkeep.reclaim(takeovers), ["s:q:q"]);
+    });
+    const free = (await cluster.jobs()).filter((job) => job.token === null);
+    assert.deepEqual(free.map((job) => [job.id, job.lane, job.history, job.attempt]), [[claimed[0]!.id, "s:q:q", "[2]", 1]]);
+  });
+
+  it("a look moves what is due, and says when the next is", async () => {
+    await cluster.storage.query(
+      `INSERT INTO _chimpbase_mesh_deferred (id, run_at, lane, queue, payload, headers, attempt, history, created_at)
+       SELECT n, clock_timestamp() + (n - 2) * interval '10 seconds', $1, 'q', '1', '{}', 1, '[]', now() FROM generate_series(1, 4) AS n`,
+      [LANE],
+    );
+    const states = await upkeep.look([LANE, queueLane("p")]);
+    const [q, p] = [LANE, queueLane("p")].map((lane) => states.find((state) => state.lane === lane));
+    assert.equal(q?.moved, 2);
+    assert.ok(q.nextDueMs! > 9_000 && q.nextDueMs! <= 10_000);
+    assert.deepEqual([p?.moved, p?.ready, p?.nextDueMs], [0, false, null]);
+    assert.deepEqual((await cluster.jobs()).map((job) => job.id), ["1", "2"]);
+    assert.equal((await upkeep.look([LANE]))[0]?.ready, true);
+  });
+
+  it("claims stay on the index of ready jobs, however many rows and lanes there are", async () => {
+    await cluster.storage.query(
+      `INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, payload, headers)
+       SELECT n, 'q:' || n % 50, 'q', repeat('x', 100), '{}' FROM generate_series(1, 20000) AS n`,
+    );
+    await cluster.storage.query("ANALYZE _chimpbase_mesh_jobs");
+    const plan = await cluster.storage.query<{ "QUERY PLAN": string }>(
+      `EXPLAIN SELECT r.id FROM unnest(ARRAY['q:7', 'q:9'], ARRAY[10, 20]) AS want(lane, quota) CROSS JOIN LATERAL (
+         SELECT id FROM _chimpbase_mesh_jobs WHERE lane = want.lane AND token IS NULL
+         ORDER BY id + 0 LIMIT want.quota FOR UPDATE SKIP LOCKED) AS r`,
+    );
+    assert.match(plan.map((row) => row["QUERY PLAN"]).join("\n"), /Index Scan using _chimpbase_mesh_jobs_ready/);
+  });
+});
