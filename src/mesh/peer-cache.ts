@@ -149,7 +149,7 @@ export class PeerCache implements NodeDirectory {
     const peer = new KnownPeer(row, services, this.#warn);
     this.#peers.set(row.nodeId, peer);
     this.#list = null;
-    this.#options.log.info("mesh peer found", { peer: row.nodeId, advertisedUrl: row.advertisedUrl });
+    this.#options.log.info("mesh peer found", { peer: row.nodeId, url: peer.offer?.candidate.advertisedUrl ?? null });
     this.#reindex(row.nodeId, null, peer.offer);
   }
 
