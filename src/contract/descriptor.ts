@@ -65,9 +65,12 @@ export interface ServiceDescriptor {
   readonly stopped: readonly LifecycleHook[];
 }
 
-/** A descriptor that knows the types of its actions, from `service({...})`. The key exists for the compiler only. */
-export interface ServiceDefinition<A = unknown> extends ServiceDescriptor {
-  readonly [actionTypes]?: A;
+/**
+ * A descriptor that knows the types of its actions, from `service({...})`: `S` looks like a class with a method for each. The
+ * key exists for the compiler only.
+ */
+export interface ServiceDefinition<S = unknown> extends ServiceDescriptor {
+  readonly [actionTypes]?: S;
 }
 
 declare const actionTypes: unique symbol;

@@ -1,5 +1,5 @@
 import type { Meta, Context } from "./context.js";
-import type { Class, RetryOptions } from "./descriptor.js";
+import type { Class, RetryOptions, ServiceDefinition } from "./descriptor.js";
 
 export type Strategy = "local-first" | "round-robin" | "random" | "cpu";
 
@@ -59,11 +59,6 @@ export type CallMiddleware = (next: CallNext) => CallNext;
  */
 export type ServiceClient<S> = { readonly [K in keyof S as IsHandler<S[K]> extends true ? K : never]: ClientMethod<S[K]> };
 
-/** The actions of `service({...})` as calls. */
-export type DefinitionClient<A> = { readonly [K in keyof A as A[K] extends false ? never : K]: ClientMethod<HandlerOf<A[K]>> };
-
-type HandlerOf<E> = E extends { readonly handler: infer F } ? F : E;
-
 type IsHandler<F> = F extends (...args: infer P) => unknown ? (P extends readonly [] ? true : Context extends P[0] ? true : false) : false;
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- infers from handlers of any signature
@@ -77,10 +72,11 @@ type ClientSignature<R extends readonly unknown[], T> = R extends readonly []
 
 export interface MeshClient {
   call<T = unknown>(name: string, args?: unknown, options?: CallOptions<T>): Promise<T>;
-  /** Typed client of a service class: `await ctx.mesh.service(UsersService).create({ email })`. */
-  service<S extends object>(type: Class<S>): ServiceClient<S>;
-  /** The same where only the type is at hand: `ctx.mesh.service<UsersService>("v1.users")`. */
-  service<S extends object>(name: string): ServiceClient<S>;
+  /**
+   * Typed client of a service class, or of what `service({...})` returned: `await ctx.mesh.service(UsersService).create({ email })`.
+   * Where only the type is at hand: `ctx.mesh.service<UsersService>("v1.users")`.
+   */
+  service<S extends object>(service: Class<S> | ServiceDefinition<S> | string): ServiceClient<S>;
   /** Resolves once the event is committed (inside a transaction: once it is written there). */
   emit(event: string, payload: unknown, options?: EmitOptions): Promise<void>;
   /** UUID of this boot of this node. */

@@ -33,6 +33,9 @@ interface Definition<S extends object, M extends Methods, A extends Actions<S, M
   readonly stopped?: DefinitionHook<S, M> | readonly DefinitionHook<S, M>[];
 }
 
+/** The actions as methods, which is how typed clients read them. */
+type ActionMethods<A> = { [K in keyof A]: A[K] extends { readonly handler: infer F } ? F : A[K] };
+
 /**
  * A service without a class. Returns its frozen descriptor, which carries the types of the actions:
  * `ctx.mesh.service(users).create({ email })`.
@@ -43,7 +46,7 @@ export function service<
   S extends object = Record<never, never>,
   M extends Methods = Record<never, never>,
   A extends Actions<S, M> = Record<never, never>,
->(definition: Definition<S, M, A>): ServiceDefinition<A> {
+>(definition: Definition<S, M, A>): ServiceDefinition<ActionMethods<A>> {
   if (!isPlainObject(definition)) {
     throw new ServiceDefinitionError("service({...}) takes a plain object; classes and instances are registered as they are");
   }

@@ -6,8 +6,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { transform as swc } from "@swc/core";
 import { transform as esbuild } from "esbuild";
 import ts from "typescript";
-import { describe } from "#mesh/service/describe.js";
-import type { Class, ServiceDescriptor } from "#mesh/contract/descriptor.js";
+import { describe, type Class, type ServiceDescriptor } from "@chimpbase/mesh";
 import { defines, run, runEvent, runHooks } from "./running.js";
 
 type Compile = (source: string) => Promise<string> | string;

@@ -3,9 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import * as decorators from "#mesh/service/decorators.js";
 import { actionNames, describe, instantiate } from "#mesh/service/describe.js";
-import { service } from "#mesh/service/definition.js";
-import { ServiceDefinitionError } from "#mesh/errors.js";
-import type { ServiceDescriptor } from "#mesh/contract/descriptor.js";
+import { service, ServiceDefinitionError, type ServiceDescriptor } from "@chimpbase/mesh";
 
 type Factory = (...args: unknown[]) => ((...application: unknown[]) => void) | undefined;
 

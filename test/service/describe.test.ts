@@ -1,12 +1,8 @@
 import assert from "node:assert/strict";
 import { EventEmitter } from "node:events";
 import { test } from "node:test";
-import { Action, Event, Method, Service, Started, Stopped } from "#mesh/service/decorators.js";
+import { Action, Event, Method, Service, service, Started, Stopped, type Context, type ServiceDefinitionError, type ServiceDescriptor, type ServiceSelf } from "@chimpbase/mesh";
 import { actionNames, describe, instantiate } from "#mesh/service/describe.js";
-import { service } from "#mesh/service/definition.js";
-import type { ServiceDefinitionError } from "#mesh/errors.js";
-import type { Context, ServiceSelf } from "#mesh/contract/context.js";
-import type { ServiceDescriptor } from "#mesh/contract/descriptor.js";
 import { defines, run, runEvent, runHooks } from "./running.js";
 
 test("a class becomes a descriptor with its name, version, settings, methods, actions, events and hooks", async () => {

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Action, Event, Method, Service, Started, Stopped } from "#mesh/service/decorators.js";
+import { Action, Event, Method, Service, Started, Stopped, type Context } from "@chimpbase/mesh";
 import { actionNames, describe } from "#mesh/service/describe.js";
-import type { Context } from "#mesh/contract/context.js";
 import { run, runEvent, runHooks } from "./running.js";
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- what TypeScript asks of mixin functions

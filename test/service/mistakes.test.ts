@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as decorators from "#mesh/service/decorators.js";
 import { describe, instantiate } from "#mesh/service/describe.js";
-import { service } from "#mesh/service/definition.js";
+import { service } from "@chimpbase/mesh";
 import { defines } from "./running.js";
 
 type Apply = (...application: unknown[]) => void;

@@ -1,11 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { IsInt, IsString } from "class-validator";
-import { Action, Event, Method, Service, Started, Stopped } from "#mesh/service/decorators.js";
+import { Action, Event, MeshError, MeshValidationError, Method, Service, service, Started, Stopped, type Context, type ServiceSelf } from "@chimpbase/mesh";
 import { describe, instantiate } from "#mesh/service/describe.js";
-import { service } from "#mesh/service/definition.js";
-import { MeshError, MeshValidationError } from "#mesh/errors.js";
-import type { Context, ServiceSelf } from "#mesh/contract/context.js";
 import { defines, run, runEvent, runHooks } from "./running.js";
 
 test("a service takes on actions, events, methods, settings and hooks of classes and definitions", async () => {

@@ -1,6 +1,5 @@
-import { ServiceDefinitionError } from "#mesh/errors.js";
-import type { Context, ServiceSelf } from "#mesh/contract/context.js";
-import type { LifecycleHook, ServiceDescriptor } from "#mesh/contract/descriptor.js";
+import { ServiceDefinitionError, type Context, type ServiceDescriptor, type ServiceSelf } from "@chimpbase/mesh";
+import type { LifecycleHook } from "#mesh/contract/descriptor.js";
 
 const ctx = {} as Context;
 

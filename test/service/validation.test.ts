@@ -10,12 +10,8 @@ import {
 import fc from "fast-check";
 import * as v from "valibot";
 import { z } from "zod";
-import { Action, Event, Service } from "#mesh/service/decorators.js";
-import { describe } from "#mesh/service/describe.js";
+import { Action, describe, Event, MeshValidationError, Service, type ValidationIssue, type Class, type Context, type ParamsSchema } from "@chimpbase/mesh";
 import { compileParams } from "#mesh/service/validation.js";
-import { MeshValidationError, type ValidationIssue } from "#mesh/errors.js";
-import type { Class, ParamsSchema } from "#mesh/contract/descriptor.js";
-import type { Context } from "#mesh/contract/context.js";
 
 class Item {
   @IsString() sku!: string;
