@@ -2,12 +2,14 @@ import { randomUUID } from "node:crypto";
 import type { Logger } from "../logger.js";
 import type { EventBus, IncomingEvent, SubscribeOptions } from "../contract/messaging.js";
 import type { Listener, Storage } from "../contract/storage.js";
-import { MeshConfigurationError } from "../errors.js";
-import { Deliveries, type Follower } from "./deliveries.js";
+import { MeshConfigurationError, MeshError } from "../errors.js";
+import { answered } from "./answer-limit.js";
+import { Deliveries } from "./deliveries.js";
 import { EventLog, type LogRow } from "./event-log.js";
 import { decodeRow } from "./event-record.js";
 import { LogReader } from "./log-reader.js";
 import { createOutbox, type RunningOutbox } from "./outbox.js";
+import type { Subscription } from "./subscription.js";
 import { decodeWake, WAKE_CHANNEL } from "./wake.js";
 
 export interface EventBusOptions {
@@ -26,6 +28,8 @@ export const RESYNC_EVENT = "__chimpbase.mesh.info.resync";
 
 const RETENTION_MS = 600_000;
 const LONGEST_GC_INTERVAL_MS = 60_000;
+const GC_LIMIT_MS = 30_000;
+const STOP_LIMIT_MS = 5_000;
 
 /**
  * Broadcast events over Postgres: a table holds them for the retention, NOTIFY says when to look.
@@ -41,8 +45,10 @@ export class PostgresListenEventBus implements EventBus {
   readonly #eventLog: EventLog;
   readonly #retentionMs: number;
   readonly #deliveries: Deliveries;
-  readonly #reader: LogReader;
+  readonly #reader: LogReader<Subscription>;
   readonly #outbox: RunningOutbox;
+  #starting: Promise<void> | undefined;
+  #stopping: Promise<void> | undefined;
   #listener: Listener | undefined;
   #live = false;
   #stopped = false;
@@ -65,7 +71,7 @@ export class PostgresListenEventBus implements EventBus {
       onRow: (row, only) => this.#deliver(row, only),
       onGap: (sinceMs) => this.#deliverResync(sinceMs),
       takeFull: () => this.#deliveries.takeFull(),
-      onCaughtUp: (follower) => this.#deliveries.rejoin(follower),
+      onCaughtUp: (subscription) => (subscription.behind = false),
       live: () => this.#live,
     });
   }
@@ -75,33 +81,14 @@ export class PostgresListenEventBus implements EventBus {
     return this.#live && !this.#reader.deaf;
   }
 
-  /** Events committed from now on arrive. Rejects where Postgres cannot be reached. Once only. */
-  async start(): Promise<void> {
-    const { storage } = this.#options;
-    this.#listener = await storage.listen([storage.channel(WAKE_CHANNEL)], {
-      onNotify: (_channel, payload) => this.#onNotify(payload),
-      onConnected: () => this.#onConnected(),
-      onDisconnected: (error) => this.#onDisconnected(error),
-    });
-    try {
-      await this.#reader.start();
-    } catch (error) {
-      await this.stop();
-      throw error;
-    }
-    this.#scheduleGc();
+  /** Events committed from now on arrive. Rejects where Postgres cannot be reached. A bus starts once. */
+  start(): Promise<void> {
+    return (this.#starting ??= this.#start());
   }
 
   /** Takes in nothing more, and drops what no handler has begun. Handlers under way run on: see `inFlight`. */
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    this.#live = false;
-    clearTimeout(this.#gcTimer);
-    await this.#listener?.close();
-    await this.#reader.stop();
-    this.#deliveries.clear();
-    await this.#collecting;
-    await this.#outbox.close();
+  stop(): Promise<void> {
+    return (this.#stopping ??= this.#stop());
   }
 
   subscribe(pattern: string, handler: (event: IncomingEvent) => unknown, options?: SubscribeOptions): () => void {
@@ -116,6 +103,38 @@ export class PostgresListenEventBus implements EventBus {
   /** Names of the events whose handlers run now. */
   inFlight(): readonly string[] {
     return this.#deliveries.inFlight();
+  }
+
+  async #start(): Promise<void> {
+    const { storage } = this.#options;
+    // LISTEN first: what is committed after the reader has taken its place is announced.
+    const listener = await storage.listen([storage.channel(WAKE_CHANNEL)], {
+      onNotify: (_channel, payload) => this.#onNotify(payload),
+      onConnected: () => this.#onConnected(),
+      onDisconnected: (error) => this.#onDisconnected(error),
+    });
+    try {
+      await this.#reader.start();
+      if (this.#stopped) throw new MeshError("the bus was stopped while it started", { code: "BUS_STOPPED" });
+    } catch (error) {
+      this.#live = false;
+      await listener.close();
+      throw error;
+    }
+    this.#listener = listener;
+    this.#scheduleGc();
+  }
+
+  async #stop(): Promise<void> {
+    this.#stopped = true;
+    this.#live = false;
+    await this.#starting?.catch(() => undefined);
+    clearTimeout(this.#gcTimer);
+    await this.#listener?.close();
+    await this.#reader.stop();
+    this.#deliveries.close();
+    if (this.#collecting !== undefined) await answered(this.#collecting, STOP_LIMIT_MS).catch(() => undefined);
+    await this.#outbox.close();
   }
 
   #onNotify(payload: string): void {
@@ -136,13 +155,13 @@ export class PostgresListenEventBus implements EventBus {
     this.#reader.reconnected();
   }
 
-  #deliver(row: LogRow, only: Follower | null): void {
+  #deliver(row: LogRow, only: Subscription | null): void {
     try {
       const events = decodeRow(row.events!, row.nodeId, row.emittedAtMs);
       const bytes = row.bytes / events.length;
       for (const event of events) {
         if (only === null) this.#deliveries.add(event, bytes);
-        else this.#deliveries.addTo(only, event, bytes);
+        else if (only.matches(event.name)) only.add(event, bytes);
       }
     } catch (error) {
       this.#options.log.error("a row of the event log cannot be read", { row: row.id, err: error });
@@ -165,7 +184,7 @@ export class PostgresListenEventBus implements EventBus {
 
   async #collect(): Promise<void> {
     try {
-      this.#collectable = await this.#eventLog.collect(this.#retentionMs, this.#collectable);
+      this.#collectable = await answered(this.#eventLog.collect(this.#retentionMs, this.#collectable), GC_LIMIT_MS);
     } catch (error) {
       this.#options.log.debug("the event log was not cleaned; the next round will", { err: error });
     }

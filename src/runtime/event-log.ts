@@ -47,7 +47,7 @@ interface PageRow extends Row {
 
 /** Rows of one page, and bytes of events that come with it. */
 const PAGE_ROWS = 500;
-const PAGE_BYTES = 4 * 1024 * 1024;
+const PAGE_BYTES = 1024 * 1024;
 const GC_ROWS = 5_000;
 const NO_EVENTS = "[]";
 
@@ -161,6 +161,7 @@ function toLogRow(row: PageRow): LogRow {
 
 /** Youngest transaction of a page that was cut off, else null. */
 function lastOfFullPage(rows: readonly PageRow[], nextXid: string): bigint | null {
+  if (rows.length < PAGE_ROWS) return null;
   const floor = BigInt(nextXid);
   const range = rows.map((row) => BigInt(row.xid)).filter((xid) => xid >= floor);
   return range.length < PAGE_ROWS ? null : range.reduce((a, b) => (a > b ? a : b));

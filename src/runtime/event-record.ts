@@ -3,9 +3,9 @@ import type { IncomingEvent } from "../contract/messaging.js";
 /** One event in a row of the broadcast log: `[id, name, payload, requestId, meta]`. The row holds a JSON array of these. */
 type EventRecord = readonly [id: string, name: string, payload: unknown, requestId: string, meta: Record<string, unknown>];
 
-/** `payload` and `meta` are JSON already. */
+/** `payload` and `meta` are JSON already. The rest is made JSON whatever it is: one bad record would spoil its row for all. */
 export function encodeRecord(id: string, name: string, payload: string, requestId: string, meta: string): string {
-  return `["${id}",${JSON.stringify(name)},${payload},${JSON.stringify(requestId)},${meta}]`;
+  return `["${id}",${JSON.stringify(name)},${payload},${JSON.stringify(String(requestId))},${meta}]`;
 }
 
 export function encodeRow(records: readonly string[]): string {

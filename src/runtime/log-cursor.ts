@@ -33,10 +33,16 @@ export class LogCursor {
 
   /** A second cursor at the same place. Bodies are left out: how long it holds its rows is not known. */
   fork(): LogCursor {
-    return new LogCursor(this.#eventLog, this.#retentionMs, this.#position, this.#rows.slice(this.#next).map((row) => ({ ...row, events: null })));
+    const rows = this.#rows.slice(this.#next).map((row) => ({ ...row, events: null }));
+    const cursor = new LogCursor(this.#eventLog, this.#retentionMs, this.#position, rows);
+    cursor.suspectCrash = this.suspectCrash;
+    return cursor;
   }
 
-  /** One page, as far as `until` (null: all there is); everything read before must be handed over. Resolves with whether there may be more. */
+  /**
+   * One page, as far as `until` (null: all there is). Resolves with whether there may be more. Everything read before
+   * must have been handed over.
+   */
   async read(until: LogPosition | null): Promise<boolean> {
     const { suspectCrash } = this;
     // Before the read: what is suspected while it is under way concerns the next.

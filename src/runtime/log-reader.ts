@@ -1,22 +1,29 @@
 import type { Logger } from "../logger.js";
 import { answered } from "./answer-limit.js";
-import type { Follower } from "./deliveries.js";
 import type { EventLog, LogRow } from "./event-log.js";
 import { LogCursor } from "./log-cursor.js";
 
-export interface LogReaderOptions {
+/** Who gets rows, as the reader sees it. */
+export interface Follower {
+  /** It can take no more now. `look` is called when it can again. */
+  readonly full: boolean;
+  /** It wants no more. */
+  readonly ended: boolean;
+}
+
+export interface LogReaderOptions<F extends Follower> {
   readonly eventLog: EventLog;
   readonly log: Logger;
   /** Rows may be gone after this long, in ms. */
   readonly retentionMs: number;
   /** Takes rows in order, for all followers that are not behind, or for one that is. */
-  readonly onRow: (row: LogRow, only: Follower | null) => void;
+  readonly onRow: (row: LogRow, only: F | null) => void;
   /** What there was has been handed over, but since `sinceMs` (database clock) rows may have been missed. */
   readonly onGap: (sinceMs: number) => void;
   /** Followers that can take no more, and get rows no longer unless `onRow` names them. */
-  readonly takeFull: () => readonly Follower[];
+  readonly takeFull: () => readonly F[];
   /** The follower has what all have, and gets rows with the others again. */
-  readonly onCaughtUp: (follower: Follower) => void;
+  readonly onCaughtUp: (follower: F) => void;
   /** True while somebody will say when there is something to read. */
   readonly live: () => boolean;
 }
@@ -33,9 +40,9 @@ const STOP_LIMIT_MS = 5_000;
  * by which events come in, so that a lost, late, doubled or forged NOTIFY changes nothing but the moment of the look.
  * A follower that cannot keep up goes on from a cursor of its own, and holds up no other.
  */
-export class LogReader {
-  readonly #options: LogReaderOptions;
-  readonly #behind = new Map<Follower, LogCursor>();
+export class LogReader<F extends Follower> {
+  readonly #options: LogReaderOptions<F>;
+  readonly #behind = new Map<F, LogCursor>();
   #cursor: LogCursor | undefined;
   #announced = false;
   #polled = false;
@@ -45,7 +52,7 @@ export class LogReader {
   #following: Promise<void> | undefined;
   #stopped = false;
 
-  constructor(options: LogReaderOptions) {
+  constructor(options: LogReaderOptions<F>) {
     this.#options = options;
   }
 
@@ -116,7 +123,7 @@ export class LogReader {
     await cursor.handOver(take);
     const polled = this.#polled;
     const more = await cursor.read(null);
-    if (polled && !cursor.empty) this.#deaf = true;
+    if (polled && !cursor.empty && this.#options.live()) this.#deaf = true;
     await cursor.handOver(take);
     for (const [follower, own] of this.#behind) await this.#catchUp(follower, own, cursor);
     if (more) this.#announced = true;
@@ -131,7 +138,7 @@ export class LogReader {
   }
 
   /** The others do not move meanwhile, so that it ends up where they are, or full again. */
-  async #catchUp(follower: Follower, own: LogCursor, others: LogCursor): Promise<void> {
+  async #catchUp(follower: F, own: LogCursor, others: LogCursor): Promise<void> {
     while (!follower.ended && !follower.full && !this.#stopped) {
       await own.handOver((row) => {
         this.#options.onRow(row, follower);
