@@ -1,3 +1,4 @@
+import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import { answered } from "./answer-limit.js";
 import type { EventLog, LogPosition, LogRow } from "./event-log.js";
 
@@ -60,10 +61,14 @@ export class LogCursor {
     }
   }
 
-  /** Hands rows over one by one, bodies and all, until none is left or `take` returns false. */
+  /**
+   * Hands rows over one by one, bodies and all, until none is left or `take` returns false. A turn of the event loop
+   * between two rows lets handlers that are quick keep up with the reading.
+   */
   async handOver(take: (row: LogRow) => boolean): Promise<void> {
     let wanted = true;
-    while (wanted && !this.empty) {
+    for (let first = true; wanted && !this.empty; first = false) {
+      if (!first) await eventLoopTurn();
       const row = this.#rows[this.#next]!;
       if (row.events === null) await this.#fill();
       this.#next++;

@@ -29,8 +29,9 @@ interface Lane {
 
 const MAX_WAITING = 10_000;
 const MAX_BYTES = 16 * 1024 * 1024;
-/** Deliveries of one lane between two turns of the event loop: handlers that never wait must not starve the rest. */
-const DELIVERIES_A_TURN = 100;
+/** Handlers that never wait must not starve the rest of the process: so long, and so many deliveries between looks at the clock. */
+const TURN_MS = 5;
+const DELIVERIES_A_LOOK = 20;
 
 /** One handler, and the events on their way to it. */
 export class Subscription {
@@ -88,10 +89,13 @@ export class Subscription {
   /** Never rejects. */
   async #run(nodeId: string, lane: Lane): Promise<void> {
     await null;
+    let turn = performance.now();
     for (let count = 1, delivery = lane.waiting.shift(); delivery !== undefined; count++, delivery = lane.waiting.shift()) {
       await this.#handle(delivery.event);
       this.#release(delivery.bytes);
-      if (count % DELIVERIES_A_TURN === 0) await eventLoopTurn();
+      if (count % DELIVERIES_A_LOOK !== 0 || performance.now() - turn < TURN_MS) continue;
+      await eventLoopTurn();
+      turn = performance.now();
     }
     if (--lane.running === 0) this.#lanes.delete(nodeId);
   }
