@@ -1,0 +1,186 @@
+import { createServer, request as httpRequest, type IncomingHttpHeaders, type Server } from "node:http";
+import { connect, type AddressInfo, type Socket } from "node:net";
+import type { CallOptions } from "#mesh/contract/mesh-client.js";
+import type { Class } from "#mesh/contract/descriptor.js";
+import type { HostEnv, Scope, ScopedContext } from "#mesh/contract/registration.js";
+import { createCaller, type MeshCaller } from "#mesh/mesh/call.js";
+import type { Candidate, NodeDirectory } from "#mesh/mesh/directory.js";
+import { createErrorReviver } from "#mesh/mesh/error-revival.js";
+import { createRpcClient, type RpcClientOptions } from "#mesh/mesh/rpc-client.js";
+import { createRpcServer, EXECUTE_ACTION, type ExecuteRequest, type RpcServerOptions } from "#mesh/mesh/rpc-server.js";
+import type { RpcTransport } from "#mesh/mesh/rpc-transport.js";
+import { TimerWheel } from "#mesh/pipeline/timer-wheel.js";
+import { TestActions, TestDispatcher } from "./call-fixture.js";
+
+export const TOKEN = "a-shared-token";
+export const PATH = "/__chimpbase/mesh/rpc";
+
+export interface NodeOptions {
+  readonly nodeId?: string;
+  readonly server?: Partial<RpcServerOptions>;
+  readonly client?: Partial<RpcClientOptions>;
+  readonly errors?: readonly Class<Error>[];
+  readonly tokens?: readonly string[];
+}
+
+/** A node with RPC on both sides, on a plain HTTP server, that knows the nodes it is told of. */
+export class RpcNode {
+  readonly nodeId: string;
+  readonly actions = new TestActions();
+  readonly dispatcher = new TestDispatcher();
+  readonly wheel = new TimerWheel();
+  readonly suspected: string[] = [];
+  readonly executed: string[] = [];
+  readonly caller: MeshCaller;
+  readonly transport: RpcTransport;
+  draining = false;
+  #peers: Candidate[] = [];
+  readonly #server: Server;
+
+  private constructor({ nodeId = "node", server, client, errors = [], tokens = [TOKEN] }: NodeOptions) {
+    this.nodeId = nodeId;
+    const { wheel, dispatcher, actions: local } = this;
+    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, defaultTimeoutMs: 5000, ...server });
+    const self = this;
+    const env = {
+      dispatcher,
+      get draining() { return self.draining; },
+      action: async (name: string, args: unknown, scope: Scope) => {
+        this.executed.push(name);
+        if (name === EXECUTE_ACTION) return rpc.execute(dispatcher.context(scope), args as ExecuteRequest);
+        throw new Error(`no host action ${name}`);
+      },
+    } as unknown as HostEnv;
+    this.#server = createServer((request, response) => {
+      void (async () => {
+        if (!(await rpc.handle(request, response, env))) response.writeHead(404).end("not here");
+      })();
+    });
+    const directory: NodeDirectory = {
+      candidates: () => this.#candidates(),
+      candidate: (id) => this.#peers.find((peer) => peer.nodeId === id),
+      suspect: (id) => void this.suspected.push(id),
+    };
+    this.transport = createRpcClient({ nodeId, tokens: () => tokens, suspect: (id) => directory.suspect(id), revive: createErrorReviver(errors), ...client });
+    this.caller = createCaller({ nodeId, dispatcher, local, directory, transport: this.transport, wheel, middleware: [], defaults: { strategy: "local-first", timeoutMs: 5000, retries: 0 } });
+    dispatcher.call = (ctx, name, args, options) => this.caller.call(ctx, name, args, options);
+  }
+
+  static async start(options: NodeOptions = {}): Promise<RpcNode> {
+    const node = new RpcNode(options);
+    await new Promise<void>((resolve) => node.#server.listen(0, "127.0.0.1", resolve));
+    return node;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** This node, as others know it. */
+  get address(): Candidate {
+    return { nodeId: this.nodeId, advertisedUrl: `http://127.0.0.1:${this.port}`, rpcPath: PATH, cpuLoad: 0 };
+  }
+
+  /** From here on, `peers` serve every action that this node does not. */
+  knows(...peers: Candidate[]): this {
+    this.#peers.push(...peers);
+    return this;
+  }
+
+  forgets(nodeId: string): this {
+    this.#peers = this.#peers.filter((peer) => peer.nodeId !== nodeId);
+    return this;
+  }
+
+  call(name: string, args?: unknown, options?: CallOptions, scope?: Partial<Scope>): Promise<unknown> {
+    return this.caller.call(this.context(scope), name, args, options);
+  }
+
+  context(scope?: Partial<Scope>): ScopedContext {
+    return this.dispatcher.context(this.dispatcher.rootScope(scope));
+  }
+
+  #candidates(): readonly Candidate[] {
+    const healthy = this.#peers.filter(({ nodeId }) => !this.suspected.includes(nodeId));
+    return healthy.length > 0 ? healthy : this.#peers;
+  }
+
+  /** As a killed process would: no goodbye to anybody. */
+  cut(): void {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+
+  async close(): Promise<void> {
+    await this.transport.close();
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+    this.wheel.close();
+  }
+}
+
+export interface RawReply {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly text: string;
+  readonly json: Record<string, unknown>;
+}
+
+export interface PostOptions {
+  readonly method?: string;
+  readonly path?: string;
+  readonly headers?: Record<string, string | string[]>;
+  readonly token?: string | null;
+}
+
+/** One request over a connection of its own. A string body is sent as it is. */
+export function post(node: { readonly port: number }, body: unknown, options: PostOptions = {}): Promise<RawReply> {
+  const { method = "POST", path = PATH, token = TOKEN } = options;
+  const headers = { "content-type": "application/json", ...(token === null ? {} : { "x-chimpbase-mesh-token": token }), ...options.headers };
+  return new Promise((resolve, reject) => {
+    const request = httpRequest({ host: "127.0.0.1", port: node.port, method, path, headers, agent: false }, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk)).on("error", reject).on("end", () => {
+        resolve({ status: response.statusCode!, headers: response.headers, text, json: parse(text) });
+      });
+    });
+    request.on("error", reject);
+    request.end(typeof body === "string" ? body : JSON.stringify(body));
+  });
+}
+
+function parse(text: string): Record<string, unknown> {
+  try {
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch {
+    return {};
+  }
+}
+
+/** A bare connection, for what no HTTP client would send. */
+export class RawConnection {
+  received = "";
+  closed = false;
+  readonly #socket: Socket;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding("utf8").on("data", (text: string) => (this.received += text));
+    socket.on("error", () => undefined).on("close", () => (this.closed = true));
+  }
+
+  static async to(node: { readonly port: number }): Promise<RawConnection> {
+    const socket = connect(node.port, "127.0.0.1");
+    await new Promise<void>((resolve, reject) => socket.once("connect", resolve).once("error", reject));
+    return new RawConnection(socket);
+  }
+
+  send(text: string): this {
+    this.#socket.write(text);
+    return this;
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}
