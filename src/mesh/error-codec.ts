@@ -45,7 +45,7 @@ export function encodeError(thrown: unknown, origin: ErrorOrigin, extra?: { read
 
 /** The HTTP status of an error: a mesh error's own; of the rest nothing is known but that the handler threw. */
 function statusOf(error: object): number {
-  if (!(error instanceof MeshError)) return 500;
+  if (!isMeshError(error)) return 500;
   const status = read(error, "status");
   return typeof status === "number" && Number.isInteger(status) && status >= 400 && status <= 599 ? status : 500;
 }
@@ -74,6 +74,14 @@ function read(from: unknown, key: string): unknown {
     return (from as Record<string, unknown> | null | undefined)?.[key];
   } catch {
     return undefined;
+  }
+}
+
+function isMeshError(error: object): boolean {
+  try {
+    return error instanceof MeshError;
+  } catch {
+    return false;
   }
 }
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import * as errors from "@chimpbase/mesh";
+import type { Class } from "#mesh/contract/descriptor.js";
 import { encodeError } from "#mesh/mesh/error-codec.js";
 import { createErrorReviver } from "#mesh/mesh/error-revival.js";
 
@@ -12,7 +13,7 @@ const encode = (thrown: unknown) => {
   const { status, body } = encodeError(thrown, origin);
   return { status, answer: JSON.parse(body) as Record<string, unknown> };
 };
-const travel = (thrown: unknown, classes: (new (...args: never[]) => Error)[] = []) => {
+const travel = (thrown: unknown, classes: Class<Error>[] = []) => {
   const { status, answer } = encode(thrown);
   return createErrorReviver(classes)(answer, status, call) as errors.MeshError;
 };

@@ -180,6 +180,11 @@ export class RawConnection {
     return this;
   }
 
+  /** Sends no more, and still reads. */
+  end(): void {
+    this.#socket.end();
+  }
+
   destroy(): void {
     this.#socket.destroy();
   }
