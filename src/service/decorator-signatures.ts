@@ -19,13 +19,14 @@ interface Decorates<H extends (...args: never) => unknown> {
 }
 
 /** Stands on a method `(ctx, args, self)` whose arguments take `Args`. */
-export type MemberDecorator<Args> = Decorates<(ctx: Context, args: Args, self: ServiceSelf<never, never>) => ReturnType<ActionHandler>>;
+export type HandlerDecorator<Args> = Decorates<(ctx: Context, args: Args, self: ServiceSelf<never, never>) => ReturnType<ActionHandler>>;
 /** Stands on a method `(ctx, self)`. */
 export type HookDecorator = Decorates<(ctx: Context, self: ServiceSelf<never, never>) => ReturnType<LifecycleHook>>;
 /** Stands on any method. */
-export type MethodDecorator = Decorates<ServiceMethod>;
+export type AnyMethodDecorator = Decorates<ServiceMethod>;
 
-export interface ClassDecorator {
+/** Stands on a class. */
+export interface ServiceDecorator {
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the context's own constraint on classes
   <T extends abstract new (...args: any) => any>(value: T, context: ClassDecoratorContext<T>): void;
   (target: Class): void;

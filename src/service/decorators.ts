@@ -1,5 +1,5 @@
 import type { ActionDescriptor, Class, EventDescriptor, ParamsSchema, Settings } from "../contract/descriptor.js";
-import type { ClassDecorator, HookDecorator, MemberDecorator, MethodDecorator, ParamsOutput } from "./decorator-signatures.js";
+import type { AnyMethodDecorator, HandlerDecorator, HookDecorator, ParamsOutput, ServiceDecorator } from "./decorator-signatures.js";
 import { marker, type DecoratorName } from "./metadata.js";
 
 export interface ServiceOptions {
@@ -29,32 +29,35 @@ export interface EventOptions extends Partial<Omit<EventDescriptor, "handler">> 
 type WithParams<O, P extends ParamsSchema> = Omit<O, "params"> & { readonly params: P };
 type WithoutParams<O> = Omit<O, "params">;
 
-/** Marks a class as a service. Mistakes are reported by `describe` and at registration, as `ServiceDefinitionError`. */
-export function Service(nameOrOptions?: string | ServiceOptions): ClassDecorator;
+/**
+ * Marks a class as a service; a subclass without `@Service` of its own is the service that its base is. Mistakes are
+ * reported by `describe` and at registration, as `ServiceDefinitionError`.
+ */
+export function Service(nameOrOptions?: string | ServiceOptions): ServiceDecorator;
 export function Service(...args: unknown[]): unknown {
   return mark("Service", args);
 }
 
 /** Makes a method an action, `v{version}.{service}.{name}`. `@Action(false)` on an override removes what the base declared. */
-export function Action(nameOrFalse?: string | false): MemberDecorator<never>;
-export function Action<P extends ParamsSchema>(options: WithParams<ActionOptions, P>): MemberDecorator<ParamsOutput<P>>;
-export function Action(options: WithoutParams<ActionOptions>): MemberDecorator<never>;
+export function Action(nameOrFalse?: string | false): HandlerDecorator<never>;
+export function Action<P extends ParamsSchema>(options: WithParams<ActionOptions, P>): HandlerDecorator<ParamsOutput<P>>;
+export function Action(options: WithoutParams<ActionOptions>): HandlerDecorator<never>;
 export function Action(...args: unknown[]): unknown {
   return mark("Action", args);
 }
 
 /** Makes a method a handler of an event or pattern. `@Event(false)` on an override removes what the base declared. */
-export function Event(nameOrFalse?: string | false): MemberDecorator<never>;
-export function Event<P extends ParamsSchema>(options: WithParams<EventOptions, P>): MemberDecorator<ParamsOutput<P>>;
-export function Event(options: WithoutParams<EventOptions>): MemberDecorator<never>;
-export function Event<P extends ParamsSchema>(name: string, options: WithParams<Omit<EventOptions, "name">, P>): MemberDecorator<ParamsOutput<P>>;
-export function Event(name: string, options: WithoutParams<Omit<EventOptions, "name">>): MemberDecorator<never>;
+export function Event(nameOrFalse?: string | false): HandlerDecorator<never>;
+export function Event<P extends ParamsSchema>(options: WithParams<EventOptions, P>): HandlerDecorator<ParamsOutput<P>>;
+export function Event(options: WithoutParams<EventOptions>): HandlerDecorator<never>;
+export function Event<P extends ParamsSchema>(name: string, options: WithParams<Omit<EventOptions, "name">, P>): HandlerDecorator<ParamsOutput<P>>;
+export function Event(name: string, options: WithoutParams<Omit<EventOptions, "name">>): HandlerDecorator<never>;
 export function Event(...args: unknown[]): unknown {
   return mark("Event", args);
 }
 
 /** Puts a method into the descriptor's `methods` and `self.methods`, where mixins find it. */
-export function Method(name?: string): MethodDecorator;
+export function Method(name?: string): AnyMethodDecorator;
 export function Method(...args: unknown[]): unknown {
   return mark("Method", args);
 }

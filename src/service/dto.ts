@@ -63,7 +63,17 @@ export class DtoCheck {
     this.#strip = strip;
   }
 
-  object(rules: DtoRules, object: object, path: string): void {
+  run(rules: DtoRules, object: object): void {
+    try {
+      this.#object(rules, object, "");
+    } catch (error) {
+      // A rule that throws ends the check; answers still on their way are of no use, and must not go unhandled.
+      void Promise.allSettled(this.pending);
+      throw error;
+    }
+  }
+
+  #object(rules: DtoRules, object: object, path: string): void {
     if (this.#strip) stripUnknown(rules, object);
     for (const property of rules.properties) {
       const value = (object as Record<string, unknown>)[property.name];
@@ -90,7 +100,7 @@ export class DtoCheck {
     if (!(value instanceof Object)) return void this.#report(rule, argumentsOf(rule, object, value), path);
     const type = (Object.getPrototypeOf(value) as { constructor?: unknown } | null)?.constructor;
     const rules = this.#rulesOf(type);
-    if (rules !== undefined) this.object(rules, value, path);
+    if (rules !== undefined) this.#object(rules, value, path);
     else this.issues.push({ path, message: `${rule.property} cannot be checked: it needs class-transformer installed and @Type(() => Class), beside @ValidateNested, with a class that has rules`, constraint: "unknownValue" });
   }
 

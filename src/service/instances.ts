@@ -10,6 +10,9 @@ export interface ServiceBinding {
 
 type Constructor = new () => object;
 
+/** `constructor(...args) { super(...args)` or `constructor() { super(...arguments)`. */
+const PASSES_ON = /\bconstructor\s*\((?:\.\.\.([\w$]+))?\)\s*\{\s*super\(\.\.\.(?:arguments|\1)\)/;
+
 /** The instance of a class for one service. Throws `ServiceDefinitionError` naming the class where none can be had. */
 export function makeInstance(plan: Plan & { readonly type: Class }, { resolve }: ServiceBinding): object {
   const type = plan.type as Constructor;
@@ -57,7 +60,7 @@ function constructorArity(type: Constructor): number {
 
 function passesArgumentsOn(type: Constructor): boolean {
   const source = sourceOf(type);
-  return source.startsWith("class") && (!/\bconstructor\b/.test(source) || /\bconstructor\s*\([^)]*\)\s*\{\s*super\(\.\.\./.test(source));
+  return source.startsWith("class") && (!/\bconstructor\b/.test(source) || PASSES_ON.test(source));
 }
 
 const sourceOf = (type: unknown): string => Function.prototype.toString.call(type);

@@ -69,7 +69,7 @@ function compileClass(type: Class, subject: string): Validator {
     if (typeof input !== "object" || input === null || Array.isArray(input)) throw failure(subject, [rootIssue("input must be an object", "isObject")]);
     const instance = attemptMake(() => make.build(input), type, subject);
     const check = new DtoCheck(rulesOf, make.strip);
-    check.object(rules, instance, "");
+    check.run(rules, instance);
     const finish = (): object => {
       if (check.issues.length > 0) throw failure(subject, check.issues);
       return instance;

@@ -115,6 +115,12 @@ test("handlers get context, arguments and self, with the instance as this", () =
   assert.deepEqual(descriptor.methods.add!(1, 2), [true, 3]);
 });
 
+test("methods of a definition reach each other, and those of mixins, by this", () => {
+  const mixin = service({ name: "m", methods: { twice(n: number) { return n * 2; } } });
+  const { methods } = service({ name: "s", mixins: [mixin], methods: { four(this: { twice(n: number): number }, n: number) { return this.twice(this.twice(n)); } } });
+  assert.equal(methods.four!(3), 12);
+});
+
 test("handlers are looked up when they run, so spies and replaced methods are seen", async () => {
   @Service() class Users { @Action() list(): string { return "real"; } }
   const users = new Users();
@@ -212,7 +218,8 @@ test("a constructor with default values, or a derived one that supplies argument
   class Derived extends Base { constructor() { super({}); } }
   @Service() class Emitting extends EventEmitter {}
   @Service() class Plain extends Object {}
-  for (const type of [Users, Derived, Emitting, Plain]) instantiate(type);
+  class Spread extends Base { constructor() { super(...([{}] as const)); } }
+  for (const type of [Users, Derived, Emitting, Plain, Spread]) instantiate(type);
 });
 
 test("what resolve and constructors do wrong is told with the class and the cause", () => {
