@@ -1,0 +1,123 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
+import { test } from "node:test";
+import { action, onStart, onStop, route, subscription, worker, type Context, type RouteEnv } from "@chimpbase/mesh";
+import { makeHost } from "../support/host.js";
+import { until } from "../support/wait.js";
+
+function gate(): { opened: Promise<void>; open: () => void } {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { opened, open };
+}
+
+test("stop waits for requests, actions, jobs and broadcasts under way, which still have their database", async (t) => {
+  const { host } = await makeHost(t);
+  const { opened, open } = gate();
+  const ended: string[] = [];
+  let begun = 0;
+  const slow = (name: string) => async (ctx: Context): Promise<void> => {
+    begun++;
+    await opened;
+    await ctx.db.query("SELECT 1");
+    ended.push(name);
+  };
+  let running: Promise<unknown> = Promise.resolve();
+  host.register(
+    route("slow", async (request, env) => {
+      if (!request.url.endsWith("/slow")) return null;
+      await slow("request")(env);
+      return new Response("done");
+    }),
+    action("slow", slow("action")),
+    worker("slow", slow("job")),
+    subscription("slow", slow("broadcast")),
+    onStart(async (ctx) => {
+      running = ctx.action("slow");
+      await ctx.queue.enqueue("slow", null);
+      await ctx.pubsub.publish("slow", null);
+    }),
+    onStop(() => void ended.push("stop hook")),
+  );
+  await host.start();
+  const url = host.url as string;
+  const answer = fetch(`${url}/slow`).then((response) => response.text());
+  await until(() => begun === 4);
+  const stopping = host.stop();
+  await until(async () => (await fetch(`${url}/readyz`)).status === 503);
+  assert.deepEqual(ended, []);
+  open();
+  await stopping;
+  await running;
+  assert.equal(await answer, "done");
+  assert.deepEqual(ended.slice(0, 4).sort(), ["action", "broadcast", "job", "request"]);
+  assert.equal(ended[4], "stop hook");
+});
+
+test("what still runs at the drain limit is named in the log and aborted; stop hooks still have their database", async (t) => {
+  const { host, lines } = await makeHost(t, { drainTimeoutMs: 100 });
+  let begun = false;
+  let reason: unknown;
+  let rows: unknown[] = [];
+  host.register(
+    route("endless", async (_request, env: RouteEnv) => { begun = true; await once(env.signal, "abort"); reason = env.signal.reason; throw reason; }),
+    action("stubborn", async (ctx) => { await once(ctx.signal, "abort"); await assert.rejects(ctx.db.query("SELECT 1"), { code: "CANCELLED" }); }),
+    onStart((ctx) => void ctx.action("stubborn")),
+    onStop(async (ctx) => { rows = await ctx.db.query("SELECT 1 AS one"); }),
+  );
+  await host.start();
+  const answer = fetch(host.url as string).then((response) => response.status, () => "cut");
+  await until(() => begun);
+  await host.stop();
+  assert.equal((reason as { code?: string }).code, "CANCELLED");
+  assert.deepEqual(rows, [{ one: 1 }]);
+  const warning = lines.find(({ msg }) => msg.includes("drain limit of 100ms"));
+  assert.ok((warning?.["running"] as string[]).includes("stubborn"));
+  assert.notEqual(await answer, 200);
+});
+
+test("a handler that ignores its signal does not keep stop from ending", async (t) => {
+  const { host } = await makeHost(t, { server: false, drainTimeoutMs: 20 });
+  const { opened, open } = gate();
+  host.register(action("deaf", () => opened), onStart((ctx) => void ctx.action("deaf")));
+  await host.start();
+  const begun = performance.now();
+  await host.stop();
+  assert.ok(performance.now() - begun < 3_000);
+  open();
+});
+
+test("idle keep-alive connections do not hold up stop, and steady requests do not either", async (t) => {
+  const { host } = await makeHost(t);
+  host.register(route("work", async () => { await new Promise((resolve) => setTimeout(resolve, 5)); return new Response("ok"); }));
+  await host.start();
+  const url = host.url as string;
+  const agent = new Agent({ keepAlive: true, maxSockets: 4 });
+  t.after(() => agent.destroy());
+  let stopped = false;
+  const statuses: number[] = [];
+  const client = async (): Promise<void> => {
+    while (!stopped) {
+      const request = httpRequest(url, { agent });
+      request.end();
+      try {
+        const [response] = (await once(request, "response")) as [IncomingMessage];
+        statuses.push(response.statusCode ?? 0);
+        response.resume();
+        await once(response, "end");
+      } catch {
+        // Refused: the server is gone.
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+  };
+  const clients = Array.from({ length: 4 }, client);
+  await until(() => statuses.length > 20);
+  const begun = performance.now();
+  await host.stop();
+  stopped = true;
+  await Promise.all(clients);
+  assert.ok(performance.now() - begun < 2_000);
+  assert.deepEqual([...new Set(statuses)], [200]);
+});
