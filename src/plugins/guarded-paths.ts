@@ -25,12 +25,11 @@ export class GuardedPaths {
 
   /** `pathname` as the URL has it, still encoded. */
   guards(pathname: string): boolean {
-    const decoded = decode(pathname);
-    if (decoded === null) return true;
-    const normal = normalize(decoded);
+    const forms = formsOf(pathname);
+    if (forms === null) return true;
     const rules = this.#protected;
-    const isProtected = rules === "all" || [pathname, normal, normal.toLowerCase()].some((form) => rules.some((matches) => matches(form)));
-    return isProtected && ![pathname, normal].every((form) => this.#excluded.some((matches) => matches(form)));
+    const isProtected = rules === "all" || forms.some((form) => rules.some((matches) => matches(form) || matches(form.toLowerCase())));
+    return isProtected && !forms.every((form) => this.#excluded.some((matches) => matches(form)));
   }
 }
 
@@ -58,12 +57,18 @@ function beneath(base: string): (path: string) => boolean {
   return (path) => path === base || path.startsWith(prefix);
 }
 
-/** Null for what cannot be decoded, or was encoded too often. */
-function decode(pathname: string): string | null {
+/**
+ * The path as routers may read it: decoded never, once, or until nothing is left to decode, each with and without dot
+ * segments resolved. Null for what cannot be decoded, or was encoded too often.
+ */
+function formsOf(pathname: string): string[] | null {
+  const forms = new Set<string>();
   let path = pathname;
   for (let round = 0; round < MOST_DECODINGS; round++) {
+    forms.add(path).add(joinSegments(path, false)).add(joinSegments(path, true));
     const decoded = tryDecode(path);
-    if (decoded === null || decoded === path) return decoded;
+    if (decoded === null) return null;
+    if (decoded === path) return [...forms];
     path = decoded;
   }
   return null;
@@ -77,11 +82,12 @@ function tryDecode(path: string): string | null {
   }
 }
 
-function normalize(decoded: string): string {
+/** Without doubled and trailing slashes, and backslashes as slashes, which they are in URLs of http. */
+function joinSegments(path: string, resolveDots: boolean): string {
   const segments: string[] = [];
-  for (const segment of decoded.replaceAll("\\", "/").split("/")) {
-    if (segment === "..") segments.pop();
-    else if (segment !== "" && segment !== ".") segments.push(segment);
+  for (const segment of path.replaceAll("\\", "/").split("/")) {
+    if (resolveDots && segment === "..") segments.pop();
+    else if (segment !== "" && !(resolveDots && segment === ".")) segments.push(segment);
   }
   return `/${segments.join("/")}`;
 }
