@@ -1,6 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { now } from "../pipeline/deadline.js";
 import { PeerCache } from "./peer-cache.js";
+import { within } from "./time-limit.js";
 import type { Candidate, NodeDirectory } from "./directory.js";
 import type { RegistryRead, Registry, ServicesRow } from "./registry.js";
 import type { Logger } from "../logger.js";
@@ -12,6 +13,7 @@ const RETRY_MS = 1_000;
 const COALESCE_MS = 20;
 /** More nodes than this in one go are read with all the others. */
 const MOST_HINTED = 64;
+const STOP_LIMIT_MS = 1_000;
 
 export interface DiscoveryOptions {
   readonly registry: Registry;
@@ -62,11 +64,11 @@ export class Discovery implements NodeDirectory {
     this.#schedule();
   }
 
-  /** Resolves when the read under way has ended; the cache stays readable. */
+  /** Resolves when the read under way has ended, or hangs; the cache stays readable. */
   async stop(): Promise<void> {
     this.#running = false;
     clearTimeout(this.#timer);
-    await this.#working;
+    if (this.#working !== null) await within(this.#working, STOP_LIMIT_MS);
   }
 
   candidates(action: string): readonly Candidate[] {

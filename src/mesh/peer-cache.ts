@@ -89,12 +89,12 @@ export class PeerCache implements NodeDirectory {
   /** Takes over a read of all live rows. `afterOutage`: reads failed until shortly before, so rows may be late or swept for no fault of their nodes. */
   applyAll(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>, afterOutage: boolean): void {
     const silent = this.#takeRows(read, services);
-    const hold = afterOutage || this.#isMassSilence(silent, read.nowMs);
     const present = new Set(read.rows.map((row) => row.nodeId));
+    const missing = new Set([...this.#peers.keys()].filter((nodeId) => !present.has(nodeId) || silent.has(nodeId)));
+    const hold = afterOutage || this.#isMassSilence(missing, read.nowMs);
     for (const nodeId of [...this.#peers.keys()]) {
-      const gone = !present.has(nodeId);
-      if (!gone && !silent.has(nodeId)) this.#held.delete(nodeId);
-      else if (!(gone ? afterOutage : hold) || this.#graceIsOver(nodeId)) this.#drop(nodeId);
+      if (!missing.has(nodeId)) this.#held.delete(nodeId);
+      else if (!hold || this.#graceIsOver(nodeId)) this.#drop(nodeId);
     }
   }
 
@@ -177,14 +177,15 @@ export class PeerCache implements NodeDirectory {
   }
 
   /**
-   * Many peers late at once is rather one fault here or in the database than many out there. "At once" takes in those
-   * that are about to be late, since heartbeats are spread over time.
+   * Many peers silent or gone at once is rather one fault here or in the database than many out there. "At once" takes in
+   * those that are about to be late, since heartbeats are spread over time. A node that leaves in good order does not
+   * come here: its leave is a hint.
    */
-  #isMassSilence(silent: ReadonlySet<string>, databaseNowMs: number): boolean {
+  #isMassSilence(missing: ReadonlySet<string>, databaseNowMs: number): boolean {
     const lateAfter = this.#options.offlineAfterMs - this.#options.heartbeatMs / 2;
     let late = 0;
     for (const [nodeId, peer] of this.#peers) {
-      if (silent.has(nodeId) || databaseNowMs - peer.lastHeartbeatMs >= lateAfter) late++;
+      if (missing.has(nodeId) || databaseNowMs - peer.lastHeartbeatMs >= lateAfter) late++;
     }
     return late >= MASS_LEAST && late >= this.#peers.size * MASS_SHARE;
   }

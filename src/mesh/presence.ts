@@ -1,3 +1,4 @@
+import { MeshError } from "../errors.js";
 import { now } from "../pipeline/deadline.js";
 import { CpuLoad } from "./cpu-load.js";
 import { checkMeta, clampLoad, MESH_KEY, PROTOCOL } from "./metadata.js";
@@ -13,6 +14,8 @@ import type { Outbox } from "../contract/messaging.js";
 const RETRY_MS = 1_000;
 /** Longest wait for an event to be committed; it may still be, later. */
 const TELL_LIMIT_MS = 2_000;
+/** Longest wait for each of a stopping node's last words: a database that hangs must not keep it from stopping. */
+const FAREWELL_LIMIT_MS = 3_000;
 
 export interface PresenceOptions {
   readonly registry: Registry;
@@ -81,10 +84,10 @@ export class Presence {
     await within(this.#tell(INFO_EVENTS.announce), TELL_LIMIT_MS);
   }
 
-  /** From here on peers choose other nodes. */
+  /** From here on peers choose other nodes. Rejects where they cannot be told. */
   async drain(): Promise<void> {
     this.#draining = true;
-    await this.publish();
+    if ((await within(this.publish(), FAREWELL_LIMIT_MS)) === null) throw hanging();
   }
 
   /** Ends the heartbeat, deletes the row and says so. Where that fails the row expires by itself. */
@@ -92,7 +95,8 @@ export class Presence {
     this.#beating = false;
     clearTimeout(this.#timer);
     try {
-      await this.#inTurn(() => this.#options.registry.remove(this.#options.nodeId));
+      const removed = await within(this.#inTurn(() => this.#options.registry.remove(this.#options.nodeId)), FAREWELL_LIMIT_MS);
+      if (removed === null) throw hanging();
       await within(this.#tell(INFO_EVENTS.leave), TELL_LIMIT_MS);
     } catch (error) {
       this.#options.log.warn("mesh node could not delete its row: peers drop it when it has expired", { err: error });
@@ -189,4 +193,8 @@ export class Presence {
     if (!this.#failing) this.#options.log.warn("mesh heartbeat could not be written", { err: error });
     this.#failing = true;
   }
+}
+
+function hanging(): MeshError {
+  return new MeshError(`the registry did not answer within ${FAREWELL_LIMIT_MS}ms`, { code: "TIMEOUT" });
 }

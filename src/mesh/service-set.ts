@@ -1,3 +1,4 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { within } from "./time-limit.js";
 import type { PreparedService, NodeServices } from "./services.js";
 import type { RegisteredService } from "./registered-service.js";
@@ -6,6 +7,8 @@ import type { HostEnv } from "../contract/registration.js";
 
 /** Longest wait for the calls under way on a service that is taken off: the host's default drain limit. */
 const UNREGISTER_LIMIT_MS = 20_000;
+/** Between the moment when a call has found its action and the start of its handler lies its validation. */
+const VALIDATION_MS = 50;
 
 type Detach = () => Promise<void>;
 
@@ -57,6 +60,7 @@ export class ServiceSet {
         throw error;
       }
       this.#services.remove(services);
+      await pause(VALIDATION_MS);
       for (const service of services) await this.#retire(service, env);
     });
   }

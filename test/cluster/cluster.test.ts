@@ -41,7 +41,7 @@ test("a frozen node is dropped within the offline limit, and is back when it wak
   b.signal("SIGSTOP");
   const frozenAt = performance.now();
   await until(async () => (await peerIds(a)).length === 0, within(3_000));
-  assert.ok(performance.now() - frozenAt < 1_500);
+  assert.ok(performance.now() - frozenAt < 2_500);
   b.signal("SIGCONT");
   await until(async () => (await peerIds(a)).length === 1, within(3_000));
 });

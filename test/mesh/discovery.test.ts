@@ -211,6 +211,20 @@ test("when a third of the peers fall silent at one moment they are held for two 
   assert.ok(heldMs >= 1_500, `held for ${heldMs} ms`);
 });
 
+test("when many rows vanish at one moment, without a word of theirs, the peers are held as well", async () => {
+  await using fixture = await RegistryFixture.open();
+  for (const nodeId of ["a", "b"]) await fixture.node(nodeId);
+  const discovery = fixture.discovery({ heartbeatMs: 200 });
+  await discovery.start();
+  for (const nodeId of ["a", "b"]) await fixture.remove(nodeId);
+  await fixture.node("c");
+  await until(() => ids(discovery).includes("c"));
+  assert.deepEqual(ids(discovery), ["a", "b", "c"]);
+  discovery.hint(hint("b"));
+  await until(() => !ids(discovery).includes("b"), { timeoutMs: 300, message: "a leave is believed at once" });
+  await until(() => !ids(discovery).includes("a"));
+});
+
 test("a suspect is avoided until a heartbeat that is younger than the suspicion", async () => {
   await using fixture = await RegistryFixture.open();
   await fixture.node("a", { ageMs: 500 });

@@ -18,6 +18,10 @@ export class MeshFixture implements AsyncDisposable {
     return new MeshFixture(await createDatabase());
   }
 
+  get url(): string {
+    return this.#database.url;
+  }
+
   /** Not started yet. */
   host(services: readonly ServiceSource[], mesh: Partial<MeshOptions> = {}, options: Partial<HostOptions> = {}): Host {
     const host = createHost({

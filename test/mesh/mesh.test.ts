@@ -138,12 +138,8 @@ test("a new node is callable, and a stopped one gone, within a second", async ()
 
 test("meshes of two schemas in one database do not meet", async () => {
   await using mesh = await MeshFixture.open();
-  await mesh.query("CREATE SCHEMA IF NOT EXISTS other");
-  const [{ url }] = (await mesh.query<{ url: string }>("SELECT current_database() AS url")) as [{ url: string }];
-  const server = new URL(process.env["TEST_DATABASE_URL"] ?? process.env["DATABASE_URL"]!);
-  server.pathname = `/${url}`;
   const here = await mesh.started([hello]);
-  const there = await mesh.started([named("other")], {}, { database: { url: server.href, schema: "other" } });
+  const there = await mesh.started([named("other")], {}, { database: { url: mesh.url, schema: "other" } });
   await assert.rejects(here.mesh.waitFor("v1.other", { timeoutMs: 300 }), MeshTimeoutError);
   assert.deepEqual([here.mesh.peers(), there.mesh.peers()], [[], []]);
 });
