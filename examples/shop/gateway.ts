@@ -1,13 +1,14 @@
 import { MeshError, route, type Registration } from "@chimpbase/mesh";
-import { OrdersService } from "./orders.js";
+import { OrdersService, type PlaceOrder } from "./orders.js";
 
 /** HTTP for the outside world: `POST /orders`, `GET /nodes`. */
 export const gatewayRoutes: readonly Registration[] = [
   route("orders", async (request, env) => {
     if (request.method !== "POST" || new URL(request.url).pathname !== "/orders") return null;
-    const order = await request.json().catch(() => null);
+    // Whatever the client sent: the node that runs the action validates it.
+    const order: unknown = await request.json().catch(() => null);
     try {
-      const placed = await env.mesh.service(OrdersService).place(order, { retry: { attempts: 3, delayMs: 50 }, strategy: "round-robin" });
+      const placed = await env.mesh.service(OrdersService).place(order as PlaceOrder, { retry: { attempts: 3, delayMs: 50 }, strategy: "round-robin" });
       return Response.json(placed, { status: 201 });
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;
