@@ -54,15 +54,22 @@ export type CallNext = (name: string, args: unknown, options: CallOptions) => Pr
 export type CallMiddleware = (next: CallNext) => CallNext;
 
 /**
- * The methods of a service class that take a context first, or nothing, as calls: `(args, options?) => Promise<result>`.
- * Which of them are actions, only their decorators know.
+ * The methods of a service class that take a context first, or nothing, as calls: `(args, options?) => Promise<result>`;
+ * other members are `never`. Which of them are actions, only their decorators know. No key is filtered out: that would
+ * make TypeScript resolve every member at once, and refuse services that call themselves or each other.
  */
-export type ServiceClient<S> = { readonly [K in keyof S as IsHandler<S[K]> extends true ? K : never]: ClientMethod<S[K]> };
-
-type IsHandler<F> = F extends (...args: infer P) => unknown ? (P extends readonly [] ? true : Context extends P[0] ? true : false) : false;
+export type ServiceClient<S> = { readonly [K in keyof S]: ClientMethod<S[K]> };
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- infers from handlers of any signature
-type ClientMethod<F> = F extends (ctx: any, ...rest: infer R) => infer T ? ClientSignature<R, Awaited<T>> : never;
+type ClientMethod<F> = F extends (...args: infer P extends any[]) => infer T
+  ? P extends readonly [infer C, ...infer R]
+    ? Context extends C
+      ? ClientSignature<R, Awaited<T>>
+      : never
+    : P extends readonly []
+      ? ClientSignature<[], Awaited<T>>
+      : never
+  : never;
 
 type ClientSignature<R extends readonly unknown[], T> = R extends readonly []
   ? (args?: undefined, options?: CallOptions<T>) => Promise<T>

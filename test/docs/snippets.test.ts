@@ -81,11 +81,13 @@ function run(file: string, url: string, expected: readonly string[]): Promise<st
     const child = spawn(process.execPath, [file], { cwd: WORK, env: { ...process.env, DATABASE_URL: url, HOSTNAME: "127.0.0.1" } });
     let output = "";
     let errors = "";
+    let asked = false;
     const limit = setTimeout(() => child.kill("SIGKILL"), RUN_LIMIT_MS);
     child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
     child.stdout.on("data", (chunk: Buffer) => {
       output += chunk.toString();
-      if (expected.length > 0 && missingLines(output, expected).length === 0) child.kill("SIGTERM");
+      if (asked || expected.length === 0 || missingLines(output, expected).length > 0) return;
+      asked = child.kill("SIGTERM");
     });
     child.on("error", reject);
     child.on("exit", (code, signal) => {
