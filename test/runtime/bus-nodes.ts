@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { createLogger, type Logger } from "#mesh/logger.js";
+import { migrate } from "#mesh/storage/migrations.js";
 import { openPostgres } from "#mesh/storage/postgres.js";
 import type { IncomingEvent, OutgoingEvent } from "#mesh/contract/messaging.js";
 import type { Storage } from "#mesh/contract/storage.js";
@@ -33,13 +34,13 @@ export class BusNodes {
   }
 
   /** A node whose bus runs unless `start` is false. */
-  async add(options: Partial<EventBusOptions> & { start?: boolean; onOwnJobs?: (lanes: readonly string[]) => void } = {}): Promise<BusNode> {
+  async add(options: Partial<EventBusOptions> & { schema?: string; start?: boolean; onOwnJobs?: (lanes: readonly string[]) => void } = {}): Promise<BusNode> {
     const lines: BusNode["lines"] = [];
     const lanes: string[] = [];
     const log: Logger = createLogger({ level: "warn", write: (line) => void lines.push(JSON.parse(line)) });
-    const storage = await openPostgres({ url: this.database.url, log });
-    const nodeId = options.nodeId ?? randomUUID();
-    const { start = true, onOwnJobs, ...rest } = options;
+    const { nodeId = randomUUID(), schema = "public", start = true, onOwnJobs, ...rest } = options;
+    const storage = await openPostgres({ url: this.database.url, schema, log });
+    if (schema !== "public") await migrate(storage);
     const outbox = createOutbox({ storage, nodeId, log, ...(onOwnJobs === undefined ? {} : { onJobs: onOwnJobs }) });
     const bus = new PostgresListenEventBus({ storage, nodeId, log, onJobs: (added) => void lanes.push(...added), ...rest });
     const node = { nodeId, storage, outbox, bus, lines, lanes };

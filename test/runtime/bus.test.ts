@@ -181,6 +181,15 @@ test("a subscription can end while it is behind", async () => {
   await until(() => received.length === 15_001);
 });
 
+test("two meshes in one database, whatever the names of their schemas, do not meet", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add({ schema: "Odd-$schema" })];
+  const [atA, atB] = [collect(a, "e"), collect(b, "e")];
+  await Promise.all([a, b].map(({ outbox, nodeId }) => outbox.emit(event("e", nodeId), "all")));
+  await b.outbox.enqueue({ queue: "q", payload: null, requestId: "r", meta: {} });
+  await until(() => atA.length === 1 && atB.length === 1);
+  assert.deepEqual([payloads(atA), payloads(atB), a.lanes], [[a.nodeId], [b.nodeId], []]);
+});
+
 test("lanes with new jobs are told to other nodes, and to one's own at once", async () => {
   const own: string[] = [];
   const [a, b] = [await nodes.add({ onOwnJobs: (lanes) => void own.push(...lanes) }), await nodes.add()];
