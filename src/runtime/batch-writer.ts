@@ -5,19 +5,22 @@ import { backOffMs } from "./back-off.js";
 
 const MAX_BATCH = 500;
 
+/** `repeated`: an earlier try may have been carried out, with its answer lost. */
+export type WriteBatch<T> = (items: readonly T[], repeated: boolean) => Promise<void>;
+
 /**
  * Writes items in batches: at once when idle, and while one batch is under way the next gathers. A batch that fails is
  * tried again until it is written; it is given up only when the writer is closed.
  */
 export class BatchWriter<T> {
   readonly #what: string;
-  readonly #write: (items: readonly T[]) => Promise<void>;
+  readonly #write: WriteBatch<T>;
   readonly #log: Logger;
   readonly #closing = new AbortController();
   #waiting: T[] = [];
   #running: Promise<void> | undefined;
 
-  constructor(what: string, log: Logger, write: (items: readonly T[]) => Promise<void>) {
+  constructor(what: string, log: Logger, write: WriteBatch<T>) {
     this.#what = what;
     this.#log = log;
     this.#write = write;
@@ -50,7 +53,7 @@ export class BatchWriter<T> {
   async #writeUntilDone(items: readonly T[]): Promise<void> {
     for (let failures = 1; ; failures++) {
       try {
-        return await this.#write(items);
+        return await this.#write(items, failures > 1);
       } catch (error) {
         if (this.#closing.signal.aborted) return this.#giveUp(items.length, error);
         if (failures === 1) this.#log.warn(`${this.#what} of jobs failed, will be repeated`, { jobs: items.length, err: toError(error) });

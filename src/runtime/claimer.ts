@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
@@ -31,6 +32,8 @@ export class Claimer {
   readonly #ready = new Set<string>();
   readonly #closing = new AbortController();
   #open = false;
+  /** The claim that failed last: its answer may have been lost after it was done. */
+  #doubtful: { readonly token: string; readonly lanes: readonly string[] } | undefined;
   #running: Promise<void> | undefined;
 
   constructor(options: ClaimerOptions) {
@@ -73,15 +76,25 @@ export class Claimer {
   async #tryClaim(quotas: readonly LaneQuota[], report: boolean): Promise<boolean> {
     // Before the claim, so that a wake-up that comes while it runs is not lost.
     for (const { lane } of quotas) this.#ready.delete(lane);
-    const sentAt = now();
     try {
-      this.#take(quotas, await this.#options.queue.claim(quotas), sentAt);
+      await this.#claim(quotas);
       return true;
     } catch (error) {
       for (const { lane } of quotas) this.#ready.add(lane);
       if (report) this.#options.log.warn("jobs could not be claimed, will be tried again", { err: toError(error) });
       return false;
     }
+  }
+
+  async #claim(quotas: readonly LaneQuota[]): Promise<void> {
+    const { queue } = this.#options;
+    if (this.#doubtful !== undefined) await queue.disown(this.#doubtful.lanes, this.#doubtful.token);
+    const token = randomUUID();
+    const sentAt = now();
+    this.#doubtful = { token, lanes: quotas.map((quota) => quota.lane) };
+    const claimed = await queue.claim(quotas, token);
+    this.#doubtful = undefined;
+    this.#take(quotas, claimed, sentAt);
   }
 
   #take(quotas: readonly LaneQuota[], claimed: readonly ClaimedJob[], sentAt: number): void {

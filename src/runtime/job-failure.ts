@@ -44,12 +44,13 @@ export function planFailure(job: ClaimedJob, thrown: unknown, consumers: readonl
 export function planTakeover(job: ExpiredJob, maxAttempts: number): Omit<FailedJob, "delayMs"> {
   const error = { name: "MeshError", message: "the lease ran out: the node was killed, frozen or cut off", code: "LEASE_LOST" };
   const base = baseLane(job.lane);
+  const final = job.attempt >= maxAttempts;
   return {
     id: job.id,
     token: job.token,
-    lane: job.attempt >= Math.min(2, maxAttempts - 1) ? soloLane(base) : base,
+    lane: !final && job.attempt >= Math.min(2, maxAttempts - 1) ? soloLane(base) : base,
     history: appendHistory(job.history, { attempt: job.attempt, at: isoTime(job.leaseEndedAtMs), nodeId: job.holder ?? "", error }),
-    error: job.attempt >= maxAttempts ? JSON.stringify(error) : null,
+    error: final ? JSON.stringify(error) : null,
   };
 }
 
@@ -73,7 +74,15 @@ function parseHistory(history: string): unknown[] {
 }
 
 function describeError(thrown: unknown): HistoryEntry["error"] {
-  const { name, message, code } = toError(thrown) as Error & { code?: unknown };
+  try {
+    return readError(toError(thrown));
+  } catch {
+    // Whatever a handler threw must not keep its failure from being written.
+    return { name: "Error", message: "the error that was thrown cannot be read" };
+  }
+}
+
+function readError({ name, message, code }: Error & { code?: unknown }): HistoryEntry["error"] {
   const full = String(message);
   const text = full.length > MAX_MESSAGE ? `${full.slice(0, MAX_MESSAGE)}…` : full;
   return { name: String(name), message: text, ...(typeof code === "string" ? { code } : {}) };

@@ -52,7 +52,7 @@ export class JobRunner {
       await this.#handle(job);
       await this.#finish(job);
     } catch (error) {
-      await this.#failed(job, error);
+      await this.#failed(job, error).catch((reason: unknown) => this.#unsettled(job, reason));
     } finally {
       job.cancellation?.dispose();
     }
@@ -74,7 +74,7 @@ export class JobRunner {
     const scope = this.#options.dispatcher.rootScope({
       ...(requestId === "" ? {} : { requestId }),
       meta,
-      caller: { nodeId, action: null },
+      caller: nodeId === "" ? null : { nodeId, action: null },
       ...event,
     });
     job.cancellation = new Cancellation(scope.cancellation);
@@ -144,6 +144,12 @@ export class JobRunner {
     const attributes = { job: job.name, attempt, maxAttempts: retryRules(job.consumers).maxAttempts, err: toError(error) };
     if (final) log.error("a job failed for good", attributes);
     else log.warn("a job failed, and will be tried again", attributes);
+  }
+
+  /** Keeps a defect in here from holding the job for ever. */
+  #unsettled(job: HeldJob, reason: unknown): void {
+    this.#options.leases.drop(job);
+    this.#options.log.error("a job's failure could not be recorded; it returns when its lease ends", { job: job.name, err: toError(reason) });
   }
 
   #lost(job: HeldJob): void {

@@ -26,12 +26,9 @@ export class LaneSet {
     return this.#lanes.get(key);
   }
 
-  /** Returns the keys of the lanes served by it. */
-  add(consumers: readonly Consumer[]): string[] {
+  add(consumers: readonly Consumer[]): void {
     for (const consumer of consumers) this.#consumers.add(consumer);
-    const keys = keysOf(consumers);
-    for (const key of keys) this.#configure(key);
-    return keys;
+    for (const key of keysOf(consumers)) this.#configure(key);
   }
 
   /** Returns what lanes without any consumer left had in their buffers. */

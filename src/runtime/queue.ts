@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import type { Session, Storage, Transaction } from "../contract/storage.js";
 
 /** How many jobs of one lane a claim may take. */
@@ -69,10 +68,9 @@ export class JobQueue {
    * Oldest ready jobs of each lane, in order. They are ordered by `id + 0`, which only the lanes' own index can serve: by
    * `id` the planner may walk the primary key through the backlog of all other lanes. The picked ids go through an array: a join would be planned on the guess
    * that LIMIT takes a tenth of the table, and a plain IN may run its subquery again and lock more. The commit does not
-   * wait for the disk: a claim lost in a crash of Postgres only returns the job, and its token never comes again.
+   * wait for the disk: a claim lost in a crash of Postgres only returns the job. `token` must be new at each call.
    */
-  async claim(quotas: readonly LaneQuota[]): Promise<ClaimedJob[]> {
-    const token = randomUUID();
+  async claim(quotas: readonly LaneQuota[], token: string): Promise<ClaimedJob[]> {
     const rows = await this.#storage.query<Omit<ClaimedJob, "token">>(
       `WITH want AS MATERIALIZED (
          SELECT w.lane, w.quota FROM unnest($1::text[], $2::int[]) AS w(lane, quota)
@@ -85,12 +83,21 @@ export class JobQueue {
          lease_until = clock_timestamp() + $5::float8 * interval '1 millisecond'
        WHERE id = ANY (ARRAY(SELECT id FROM picked))
        RETURNING id, lane, queue, grp AS "group", event, payload, headers, attempt, history,
-         (extract(epoch FROM created_at) * 1000)::float8 AS "createdAtMs",
+         floor(extract(epoch FROM created_at) * 1000)::float8 AS "createdAtMs",
          (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS "claimedAtMs"`,
       [quotas.map((want) => want.lane), quotas.map((want) => want.quota), token, this.#nodeId, this.#leaseMs],
     );
     // RETURNING has no order of its own.
     return rows.map((row) => ({ ...row, token })).sort(byId);
+  }
+
+  /** Gives back all that a claim took whose answer was lost. */
+  async disown(lanes: readonly string[], token: string): Promise<void> {
+    await this.#storage.query(
+      `UPDATE ${this.#jobs} SET token = NULL, holder = NULL, lease_until = NULL, attempt = attempt - 1
+       WHERE lane = ANY ($1::text[]) AND token = $2::uuid`,
+      [lanes, token],
+    );
   }
 
   /** Returns the ids that were still ours, and are done now. */
@@ -150,6 +157,8 @@ export class JobQueue {
          WHERE id = ANY (ARRAY(SELECT id FROM free)))
        SELECT j.id FROM ${this.#jobs} AS j JOIN held AS h ON j.id = h.id AND j.token = h.token`,
       [...refArrays(jobs), this.#leaseMs],
+      // A pool that is full must not keep the next try from coming in time.
+      { acquireTimeoutMs: this.#leaseMs / 3 },
     ));
   }
 

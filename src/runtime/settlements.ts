@@ -27,13 +27,13 @@ export class Settlements {
   constructor(queue: JobQueue, leases: Leases, log: Logger, onDeferred: (delayMs: number) => void) {
     this.#leases = leases;
     this.#log = log;
-    this.#completions = new BatchWriter("completion", log, async (jobs) => {
+    this.#completions = new BatchWriter("completion", log, async (jobs, repeated) => {
       const done = await queue.complete(jobs.map((job) => job.claimed));
-      this.#settled(jobs, done);
+      this.#settled(jobs, done, repeated);
     });
-    this.#failures = new BatchWriter("failure", log, async (failures) => {
+    this.#failures = new BatchWriter("failure", log, async (failures, repeated) => {
       const done = await queue.fail(failures.map((failure) => failure.plan));
-      this.#settled(failures.map((failure) => failure.job), done);
+      this.#settled(failures.map((failure) => failure.job), done, repeated);
       for (const { plan } of failures) if (plan.error === null) onDeferred(plan.delayMs);
     });
     this.#releases = new BatchWriter("release", log, async (releases) => {
@@ -70,10 +70,10 @@ export class Settlements {
     return [this.#completions, this.#failures, this.#releases];
   }
 
-  #settled(jobs: readonly HeldJob[], done: ReadonlySet<string>): void {
+  #settled(jobs: readonly HeldJob[], done: ReadonlySet<string>, repeated: boolean): void {
     for (const job of jobs) {
       this.#leases.drop(job);
-      if (!done.has(job.claimed.id)) this.#log.warn("a job ended after its lease was lost; another run of it counts", { job: job.name });
+      if (!repeated && !done.has(job.claimed.id)) this.#log.warn("a job ended after its lease was lost; another run of it counts", { job: job.name });
     }
   }
 }

@@ -1,3 +1,4 @@
+import { AsyncResource } from "node:async_hooks";
 import type { Logger } from "../logger.js";
 import type { Dispatcher } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
@@ -20,7 +21,7 @@ export interface WorkerDefaults {
    * them may always run one, even over this limit. Default 10.
    */
   readonly concurrency: number;
-  /** Default 30000. */
+  /** A job whose node has died runs on another after this time at the latest. Default 30000. */
   readonly leaseMs: number;
   /** Default 5. */
   readonly maxAttempts: number;
@@ -62,6 +63,7 @@ export function createWorkerEngine(options: WorkerEngineOptions): WorkerEngine {
 }
 
 class Engine implements WorkerEngine {
+  readonly #context = new AsyncResource("chimpbase.mesh.worker");
   readonly #defaults: WorkerDefaults;
   readonly #upkeepQueue: QueueUpkeep;
   readonly #lanes: LaneSet;
@@ -76,7 +78,10 @@ class Engine implements WorkerEngine {
   #stopping: Promise<void> | undefined;
 
   constructor({ storage, dispatcher, nodeId, log, defaults }: WorkerEngineOptions) {
-    const { concurrency, leaseMs, pollIntervalMs } = defaults;
+    const { concurrency, pollIntervalMs } = defaults;
+    const lookMs = Math.min(pollIntervalMs, defaults.leaseMs / 8);
+    // Shorter than promised by the time that others may take to notice its end: takeover happens within `leaseMs`.
+    const leaseMs = defaults.leaseMs - 2 * lookMs;
     const queue = new JobQueue(storage, nodeId, leaseMs);
     this.#defaults = defaults;
     this.#upkeepQueue = new QueueUpkeep(storage);
@@ -90,7 +95,7 @@ class Engine implements WorkerEngine {
     this.#upkeep = new Upkeep({
       queue: this.#upkeepQueue,
       lanes,
-      intervalMs: Math.min(pollIntervalMs, leaseMs / 4),
+      intervalMs: lookMs,
       log,
       onReady: (keys) => this.#claimer.wake(keys),
       onLook: () => slots.releaseStale(now() - STALE_AFTER_MS),
@@ -101,9 +106,9 @@ class Engine implements WorkerEngine {
     const consumers = registrations.map((registration) => createConsumer(registration, this.#defaults));
     const groups = groupPatterns(registrations);
     if (groups.length > 0) await this.#upkeepQueue.rememberGroups(groups);
-    const keys = this.#lanes.add(consumers);
+    this.#lanes.add(consumers);
     // Jobs may have been waiting since before.
-    this.#claimer.wake(keys);
+    this.wake(consumers.map((consumer) => consumer.lane));
     return () => this.#detach(consumers);
   }
 
@@ -115,7 +120,8 @@ class Engine implements WorkerEngine {
   }
 
   wake(lanes: readonly string[]): void {
-    this.#claimer.wake(lanes);
+    // Not in the asynchronous context of whoever woke: the jobs that follow have nothing to do with it.
+    this.#context.runInAsyncScope(() => this.#claimer.wake(lanes));
   }
 
   drain(): Promise<void> {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { after, afterEach, before, describe, it } from "node:test";
-import { JobQueue } from "#mesh/runtime/queue.js";
+import { JobQueue, type LaneQuota } from "#mesh/runtime/queue.js";
 import { QueueUpkeep } from "#mesh/runtime/queue-upkeep.js";
 import { queueLane } from "#mesh/runtime/lanes.js";
 import { Cluster } from "./worker-nodes.js";
@@ -19,29 +20,38 @@ describe("queue statements", () => {
   afterEach(() => cluster.storage.query("TRUNCATE _chimpbase_mesh_jobs, _chimpbase_mesh_deferred, _chimpbase_mesh_dead_letters"));
   after(() => cluster.close());
 
+  const claim = (...quotas: LaneQuota[]) => queue.claim(quotas, randomUUID());
   const expire = () => cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET lease_until = clock_timestamp() - interval '1 second'");
   const failure = { lane: LANE, delayMs: 60_000, history: "[1]" };
 
   it("a claim takes the oldest of each lane, at most its quota, in order", async () => {
     const ids = [...await cluster.enqueue("q", Array(12).fill(0)), ...await cluster.enqueue("p", [0, 0])];
-    const claimed = await queue.claim([{ lane: LANE, quota: 10 }, { lane: queueLane("p"), quota: 1 }, { lane: queueLane("none"), quota: 5 }]);
+    const claimed = await claim({ lane: LANE, quota: 10 }, { lane: queueLane("p"), quota: 1 }, { lane: queueLane("none"), quota: 5 });
     assert.deepEqual(claimed.map((job) => job.id), [...ids.slice(0, 10), ids[12]]);
     assert.ok(claimed.every((job) => job.attempt === 1));
   });
 
   it("two claims at once share the jobs, none twice", async () => {
     await cluster.enqueue("q", Array(300).fill(0));
-    const claims = await Promise.all(Array.from({ length: 4 }, () => queue.claim([{ lane: LANE, quota: 100 }])));
+    const claims = await Promise.all(Array.from({ length: 4 }, () => claim({ lane: LANE, quota: 100 })));
     const ids = claims.flat().map((job) => job.id);
     assert.equal(new Set(ids).size, ids.length);
     assert.equal(new Set(claims.filter((jobs) => jobs.length > 0).map((jobs) => jobs[0]!.token)).size, claims.filter((jobs) => jobs.length > 0).length);
   });
 
+  it("a claim whose answer was lost is given back as if it had never been", async () => {
+    await cluster.enqueue("q", [0, 0]);
+    const [kept] = await claim({ lane: LANE, quota: 1 });
+    const [lost] = await claim({ lane: LANE, quota: 1 });
+    await queue.disown([LANE], lost!.token);
+    assert.deepEqual((await cluster.jobs()).map((job) => [job.token, job.attempt]), [[kept!.token, 1], [null, 0]]);
+  });
+
   it("every change is fenced: with a token of old nothing happens, and the answer says so", async () => {
     await cluster.enqueue("q", [0]);
-    const [old] = await queue.claim([{ lane: LANE, quota: 1 }]);
+    const [old] = await claim({ lane: LANE, quota: 1 });
     await queue.release([{ ...old!, unstarted: true }]);
-    const [current] = await queue.claim([{ lane: LANE, quota: 1 }]);
+    const [current] = await claim({ lane: LANE, quota: 1 });
     const stale = { id: current!.id, token: old!.token };
     assert.equal((await queue.complete([stale])).size, 0);
     assert.equal((await queue.fail([{ ...stale, ...failure, error: null }])).size, 0);
@@ -58,7 +68,7 @@ describe("queue statements", () => {
 
   it("a failed job moves whole to the deferred ones or the dead letters", async () => {
     await cluster.enqueue("q", [{ a: 1 }, { b: 2 }]);
-    const [first, second] = await queue.claim([{ lane: LANE, quota: 2 }]);
+    const [first, second] = await claim({ lane: LANE, quota: 2 });
     const done = await queue.fail([{ ...first!, ...failure, error: null }, { ...second!, ...failure, error: '{"name":"E"}' }]);
     assert.equal(done.size, 2);
     assert.deepEqual(await cluster.jobs(), []);
@@ -70,7 +80,7 @@ describe("queue statements", () => {
 
   it("an extension waits for nobody: a row locked by its own transaction still counts as held", async () => {
     await cluster.enqueue("q", [0, 0]);
-    const claimed = await queue.claim([{ lane: LANE, quota: 2 }]);
+    const claimed = await claim({ lane: LANE, quota: 2 });
     await expire();
     await cluster.storage.transaction(async (tx) => {
       assert.equal(await queue.lock(tx, claimed[0]!), true);
@@ -82,7 +92,7 @@ describe("queue statements", () => {
 
   it("an expired job is taken back once, and not where its lease was extended meanwhile or its transaction lives", async () => {
     await cluster.enqueue("q", [0, 0, 0]);
-    const claimed = await queue.claim([{ lane: LANE, quota: 3 }]);
+    const claimed = await claim({ lane: LANE, quota: 3 });
     await expire();
     const [state] = await upkeep.look([LANE]);
     assert.equal(state?.expired.length, 3);
