@@ -53,6 +53,8 @@ export class PooledConnection {
   readonly #client: pg.Client;
   readonly #onLost: (connection: PooledConnection) => void;
   #lost = false;
+  #busy = false;
+  #touching: Promise<void> | undefined;
   #idleSince = 0;
 
   private constructor(client: pg.Client, onLost: (connection: PooledConnection) => void) {
@@ -83,7 +85,25 @@ export class PooledConnection {
     return !this.#lost && this.#client.getTransactionStatus() === "I";
   }
 
+  /** One at a time. */
   async query(sql: string, params?: readonly unknown[]): Promise<SqlResult> {
+    if (this.#touching !== undefined) await this.#touching;
+    this.#busy = true;
+    try {
+      return await this.#send(sql, params);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** Lets the server see life on a connection that waits for its user. Never rejects. */
+  touch(): Promise<void> {
+    if (this.#busy) return Promise.resolve();
+    const ended = (): void => void (this.#touching = undefined);
+    return (this.#touching ??= this.#send("SELECT 1").then(ended, ended));
+  }
+
+  async #send(sql: string, params?: readonly unknown[]): Promise<SqlResult> {
     try {
       const result: SqlResult | SqlResult[] = await this.#client.query(sql, params as unknown[] | undefined);
       // Several statements in one string give several results: the last one counts.

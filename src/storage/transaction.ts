@@ -86,7 +86,7 @@ export class PostgresTransaction implements OwnedTransaction {
   /** Out of order on purpose: an open savepoint would hold it up. In an aborted transaction it fails, and still counts. */
   async keepAlive(): Promise<boolean> {
     if (this.#closed || this.#connection.lost) return false;
-    await this.#connection.query("SELECT 1").catch(() => undefined);
+    await this.#connection.touch();
     return !this.#connection.lost;
   }
 
