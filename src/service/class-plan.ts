@@ -79,7 +79,7 @@ function checkMember(subject: string, mark: Mark): MemberMark {
   if (mark.static) throw definitionError(at, "a static member cannot be decorated: make it an instance method");
   if (mark.private) throw definitionError(at, "a private member cannot be decorated: drop the #");
   if (typeof mark.key !== "string") throw definitionError(at, "a symbol member cannot be decorated: give the method a name");
-  if (mark.kind !== "method") throw definitionError(at, `only methods can be decorated, this is a ${mark.kind}: write ${mark.key}(…) { … }`);
+  if (mark.kind !== "method") throw definitionError(at, `only methods can be decorated, this is not one (${mark.kind}): write ${mark.key}(…) { … }`);
   return mark as MemberMark;
 }
 
@@ -142,6 +142,7 @@ function actionPart(level: Class, { key, args }: MemberMark): Member<ActionPart>
   return { subject, name: checkName(subject, "action", name), code: { member: key }, options: withEmittedParams(level, key, options) };
 }
 
+/** Events go by member: two members may handle one event, also a base's and a derived one's, and then both run. */
 function readEvents(level: Class, marks: readonly MemberMark[], gathered: Gathered): void {
   const { removedEvents } = gathered;
   for (const { key, args } of marks) {

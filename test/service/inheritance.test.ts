@@ -53,6 +53,14 @@ test("false on an override removes an action or event; a further subclass may br
   assert.deepEqual([Object.keys(describe(More).actions), Object.keys(describe(More).events)], [["keep", "all"], ["x"]]);
 });
 
+test("a derived member for an event that the base handles too runs after the base's", async () => {
+  const seen: string[] = [];
+  class Base { @Event("x") audit() { seen.push("base"); } }
+  @Service() class Users extends Base { @Event("x") clean() { seen.push("users"); } }
+  await runEvent(describe(Users), "x");
+  assert.deepEqual(seen, ["base", "users"]);
+});
+
 test("@Event on an override leaves its base's @Action alone", () => {
   class Base { @Action() refresh() {} }
   @Service() class Users extends Base { @Event("changed") override refresh() {} }
