@@ -24,6 +24,15 @@ interface WriteResult {
   readonly delayed_ids: readonly string[] | null;
 }
 
+/** Quoted names; `jobId` as an argument of nextval. */
+interface Tables {
+  readonly events: string;
+  readonly groups: string;
+  readonly jobs: string;
+  readonly deferred: string;
+  readonly jobId: string;
+}
+
 /** Messages of one write, by where they go. */
 interface Sorted {
   readonly logged: readonly string[];
@@ -44,7 +53,6 @@ export class MessageWriter {
       groups: storage.table("_chimpbase_mesh_groups"),
       jobs: storage.table("_chimpbase_mesh_jobs"),
       deferred: storage.table("_chimpbase_mesh_deferred"),
-      // nextval takes the name as text.
       jobId: `'${storage.table("_chimpbase_mesh_job_id").replaceAll("'", "''")}'::regclass`,
     };
   }
@@ -56,14 +64,6 @@ export class MessageWriter {
     const [row] = await session.query<WriteResult>(sql, params);
     return toWritten(messages, sorted, row!);
   }
-}
-
-interface Tables {
-  readonly events: string;
-  readonly groups: string;
-  readonly jobs: string;
-  readonly deferred: string;
-  readonly jobId: string;
 }
 
 function sort(messages: readonly Encoded[]): Sorted {

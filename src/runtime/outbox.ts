@@ -102,10 +102,7 @@ class GroupCommitOutbox implements RunningOutbox {
   async #flush(): Promise<void> {
     await eventLoopTurn();
     while (this.#pending.length > 0) {
-      const batch = this.#takeBatch();
-      await this.#commit(batch);
-      for (const { message } of batch) this.#bytes -= message.bytes;
-      this.#messages -= batch.length;
+      await this.#commit(this.#takeBatch());
     }
     this.#flushing = undefined;
   }
@@ -127,13 +124,23 @@ class GroupCommitOutbox implements RunningOutbox {
     try {
       const written = await answered(this.#writer.write(this.#options.storage, batch.map(({ message }) => message)), ANSWER_LIMIT_MS);
       this.#announce(written);
+      this.#release(batch);
       batch.forEach(({ resolve }, index) => resolve(written.results[index]!));
     } catch (error) {
-      if (batch.length === 1 || !isDataError(error)) return batch.forEach(({ reject }) => reject(error));
+      if (batch.length === 1 || !isDataError(error)) {
+        this.#release(batch);
+        return batch.forEach(({ reject }) => reject(error));
+      }
       const middle = batch.length >> 1;
       await this.#commit(batch.slice(0, middle));
       await this.#commit(batch.slice(middle));
     }
+  }
+
+  /** Before the callers go on, as they may send again at once. */
+  #release(batch: readonly Pending[]): void {
+    for (const { message } of batch) this.#bytes -= message.bytes;
+    this.#messages -= batch.length;
   }
 
   /** Never throws: what it tells of is committed. */

@@ -216,6 +216,12 @@ test("more than 10000 waiting messages are refused at once; those accepted are w
   await node.outbox.emit(event("much"), "balanced");
 });
 
+test("10000 callers that each send again as soon as they are answered are not too many", async () => {
+  await Promise.all(Array.from({ length: 10_000 }, async () => {
+    for (let round = 0; round < 2; round++) await node.outbox.emit(event("much"), "balanced");
+  }));
+});
+
 test("close writes what is waiting, and refuses what comes after", async () => {
   const sent = Promise.all(Array.from({ length: 1_500 }, (_, index) => node.outbox.enqueue(job("q", index))));
   await node.outbox.close();
