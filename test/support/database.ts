@@ -12,8 +12,8 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
-/** Prefix of every database that a test makes; the runner looks for what was left behind. */
-export const TEST_DATABASE_PREFIX = "mesh_test_";
+/** Marks what belongs to one run of the tests: databases by their names, processes by their environment. */
+export const RUN_ID = process.env["TEST_RUN_ID"] ?? randomBytes(4).toString("hex");
 
 const TEMPLATE_LOCK = "7205759403792793601";
 
@@ -34,6 +34,21 @@ export async function createEmptyDatabase(): Promise<TestDatabase> {
   return withAdmin((admin) => createFrom(admin, "template0"));
 }
 
+/** Databases of this run that nobody has dropped, with what is connected to them, as lines; they are dropped. */
+export async function leftDatabases(): Promise<string[]> {
+  return withAdmin(async (admin) => {
+    const { rows } = await admin.query<{ name: string }>("SELECT datname AS name FROM pg_database WHERE starts_with(datname, $1)", [
+      `mesh_test_${RUN_ID}_`,
+    ]);
+    const lines: string[] = [];
+    for (const { name } of rows) {
+      lines.push([`database ${name}`, ...(await connectionsTo(admin, name))].join("; "));
+      await admin.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    }
+    return lines;
+  });
+}
+
 export async function withAdmin<T>(work: (admin: pg.Client) => Promise<T>): Promise<T> {
   const admin = new pg.Client({ connectionString: serverUrl(), application_name: "mesh-test-admin" });
   await admin.connect();
@@ -45,7 +60,7 @@ export async function withAdmin<T>(work: (admin: pg.Client) => Promise<T>): Prom
 }
 
 async function createFrom(admin: pg.Client, template: string): Promise<TestDatabase> {
-  const name = TEST_DATABASE_PREFIX + randomBytes(8).toString("hex");
+  const name = `mesh_test_${RUN_ID}_${randomBytes(6).toString("hex")}`;
   await admin.query(`CREATE DATABASE ${name} TEMPLATE ${template}`);
   return { url: urlOf(name), drop: () => withAdmin((client) => dropDatabase(client, name)) };
 }

@@ -1,0 +1,85 @@
+/**
+ * `npm test`: all test files on a Postgres, then a look for what they left behind.
+ * `npm test -- bus queue` runs the files whose path holds one of the words.
+ */
+import { existsSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
+import { dirname, join, relative, resolve } from "node:path";
+import { finished } from "node:stream/promises";
+import { run } from "node:test";
+import { spec } from "node:test/reporters";
+import { fileURLToPath } from "node:url";
+import { createLogger } from "#mesh/logger.js";
+import { startEmbedded } from "#mesh/storage/embedded.js";
+import { RUN_ID, leftDatabases } from "./database.js";
+import { until } from "./wait.js";
+
+const FILES_AT_ONCE = 4;
+/** A file that takes longer hangs: most often something was not closed that keeps the process alive. */
+const FILE_LIMIT_MS = 120_000;
+
+const built = resolve(dirname(fileURLToPath(import.meta.url)), "..");
+const sources = resolve(built, "../../test");
+
+async function testFiles(words: readonly string[]): Promise<string[]> {
+  const paths = await readdir(built, { recursive: true });
+  const tests = paths.filter((path) => path.endsWith(".test.js"));
+  const wanted = tests.filter((path) => words.length === 0 || words.some((word) => path.includes(word)));
+  // What was built from a file that is gone is no test any more.
+  return wanted.filter((path) => existsSync(join(sources, path.replace(/js$/, "ts")))).sort().map((path) => join(built, path));
+}
+
+async function runFiles(files: string[]): Promise<string[]> {
+  const failed = new Set<string>();
+  const stream = run({ files, concurrency: FILES_AT_ONCE, timeout: FILE_LIMIT_MS });
+  stream.on("test:fail", (event) => {
+    if (event.todo === undefined && event.skip === undefined) failed.add(relative(built, event.file ?? event.name));
+  });
+  await finished(stream.compose(new spec()).on("data", (chunk: Buffer | string) => void process.stdout.write(chunk)));
+  return [...failed];
+}
+
+/** Processes that a test has started and not ended: they carry this run's id in their environment. */
+async function leftProcesses(): Promise<{ pid: number; command: string }[]> {
+  const pids = existsSync("/proc") ? (await readdir("/proc")).filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid) : [];
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const environment = await readFile(`/proc/${pid}/environ`, "utf8").catch(() => "");
+      if (!environment.includes(`TEST_RUN_ID=${RUN_ID}`)) return null;
+      const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+      return { pid: Number(pid), command: command.replaceAll("\0", " ").trim() };
+    }),
+  );
+  return found.filter((left) => left !== null);
+}
+
+/** What is left a moment after the last file has ended, as lines; it is cleared away. */
+async function clearLeftovers(): Promise<string[]> {
+  await until(async () => (await leftProcesses()).length === 0, { timeoutMs: 2_000 }).catch(() => undefined);
+  const processes = await leftProcesses();
+  for (const { pid } of processes) process.kill(pid, "SIGKILL");
+  return [...processes.map(({ pid, command }) => `process ${pid}: ${command}`), ...(await leftDatabases())];
+}
+
+async function main(): Promise<number> {
+  const files = await testFiles(process.argv.slice(2));
+  if (files.length === 0) {
+    console.error("no test file matches");
+    return 1;
+  }
+  const given = process.env["DATABASE_URL"];
+  const server = given === undefined ? await startEmbedded(true, createLogger({ level: "warn" }), { max_connections: "400" }) : null;
+  try {
+    process.env["TEST_DATABASE_URL"] = server?.url ?? given;
+    process.env["TEST_RUN_ID"] = RUN_ID;
+    const failed = await runFiles(files);
+    const left = await clearLeftovers();
+    if (failed.length > 0) console.error(`\nfailed:\n  ${failed.join("\n  ")}`);
+    if (left.length > 0) console.error(`\nleft behind by tests:\n  ${left.join("\n  ")}`);
+    return failed.length + left.length === 0 ? 0 : 1;
+  } finally {
+    await server?.stop();
+  }
+}
+
+process.exitCode = await main();
