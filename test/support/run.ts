@@ -5,7 +5,6 @@
 import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
-import { finished } from "node:stream/promises";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
 import { fileURLToPath } from "node:url";
@@ -29,14 +28,35 @@ async function testFiles(words: readonly string[]): Promise<string[]> {
   return wanted.filter((path) => existsSync(join(sources, path.replace(/js$/, "ts")))).sort().map((path) => join(built, path));
 }
 
-async function runFiles(files: string[]): Promise<string[]> {
-  const failed = new Set<string>();
-  const stream = run({ files, concurrency: FILES_AT_ONCE, timeout: FILE_LIMIT_MS });
-  stream.on("test:fail", (event) => {
-    if (event.todo === undefined && event.skip === undefined) failed.add(relative(built, event.file ?? event.name));
-  });
-  await finished(stream.compose(new spec()).on("data", (chunk: Buffer | string) => void process.stdout.write(chunk)));
-  return [...failed];
+interface Outcome {
+  readonly file: string;
+  readonly passed: number;
+  readonly failed: number;
+  readonly hung: boolean;
+}
+
+/** One run for each file, because the timeout of `run` ends a test but not everywhere a file that does not exit. */
+async function runFile(path: string): Promise<Outcome> {
+  const file = relative(built, path);
+  const limit = AbortSignal.timeout(FILE_LIMIT_MS);
+  let [passed, failed, output] = [0, 0, ""];
+  const stream = run({ files: [path], signal: limit });
+  stream.on("test:fail", (event) => void (failed += event.todo === undefined && event.skip === undefined ? 1 : 0));
+  stream.on("test:pass", () => void passed++);
+  for await (const chunk of stream.compose(new spec())) output += chunk as string;
+  const report = output.replaceAll(/^.*ℹ .*\n/gm, "").trim();
+  process.stdout.write(`${file}\n${report.replaceAll(/^/gm, "  ")}\n`);
+  return { file, passed, failed, hung: limit.aborted };
+}
+
+async function runFiles(files: readonly string[]): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  const waiting = [...files];
+  const work = async (): Promise<void> => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) outcomes.push(await runFile(file));
+  };
+  await Promise.all(Array.from({ length: FILES_AT_ONCE }, work));
+  return outcomes;
 }
 
 /** Processes that a test has started and not ended: they carry this run's id in their environment. */
@@ -58,7 +78,13 @@ async function clearLeftovers(): Promise<string[]> {
   await until(async () => (await leftProcesses()).length === 0, { timeoutMs: 2_000 }).catch(() => undefined);
   const processes = await leftProcesses();
   for (const { pid } of processes) process.kill(pid, "SIGKILL");
-  return [...processes.map(({ pid, command }) => `process ${pid}: ${command}`), ...(await leftDatabases())];
+  const lines = processes.map(({ pid, command }) => `process ${pid}: ${command}`);
+  return [...lines, ...(await leftDatabases())].map((line) => `left behind: ${line}`);
+}
+
+function problemOf({ file, failed, hung }: Outcome): string[] {
+  if (hung) return [`${file} did not end within ${FILE_LIMIT_MS / 1000} s`];
+  return failed > 0 ? [`${file}: ${failed} failed`] : [];
 }
 
 async function main(): Promise<number> {
@@ -72,11 +98,11 @@ async function main(): Promise<number> {
   try {
     process.env["TEST_DATABASE_URL"] = server?.url ?? given;
     process.env["TEST_RUN_ID"] = RUN_ID;
-    const failed = await runFiles(files);
-    const left = await clearLeftovers();
-    if (failed.length > 0) console.error(`\nfailed:\n  ${failed.join("\n  ")}`);
-    if (left.length > 0) console.error(`\nleft behind by tests:\n  ${left.join("\n  ")}`);
-    return failed.length + left.length === 0 ? 0 : 1;
+    const outcomes = await runFiles(files);
+    const problems = [...outcomes.flatMap(problemOf), ...(await clearLeftovers())];
+    console.log(`\n${outcomes.reduce((sum, { passed }) => sum + passed, 0)} tests passed in ${outcomes.length} files`);
+    if (problems.length > 0) console.error(`problems:\n  ${problems.join("\n  ")}`);
+    return problems.length === 0 ? 0 : 1;
   } finally {
     await server?.stop();
   }
