@@ -41,16 +41,14 @@ export class RpcNode {
     this.nodeId = nodeId;
     const { wheel, dispatcher, actions: local } = this;
     const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, defaultTimeoutMs: 5000, ...server });
-    const self = this;
-    const env = {
+    const env = Object.defineProperty({
       dispatcher,
-      get draining() { return self.draining; },
       action: async (name: string, args: unknown, scope: Scope) => {
         this.executed.push(name);
         if (name === EXECUTE_ACTION) return rpc.execute(dispatcher.context(scope), args as ExecuteRequest);
         throw new Error(`no host action ${name}`);
       },
-    } as unknown as HostEnv;
+    }, "draining", { get: () => this.draining }) as unknown as HostEnv;
     this.#server = createServer((request, response) => {
       void (async () => {
         if (!(await rpc.handle(request, response, env))) response.writeHead(404).end("not here");
