@@ -12,6 +12,9 @@ import type { Logger } from "../logger.js";
 import type { Upgrade } from "./http-upgrade.js";
 import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
 
+/** W3C Trace Context: it travels in `ctx.meta`, and so along the whole call chain. */
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
 export interface HttpLimits {
   readonly maxBodyBytes: number;
   readonly maxConnections: number;
@@ -161,6 +164,7 @@ class NodeHttpServer implements HttpServer {
     if (!exchange.response.writableFinished) exchange.cancellation?.abort(new MeshCancelledError("the client closed the connection"));
     exchange.cancellation?.dispose();
     this.inFlight.remove(exchange);
+    if (exchange.webRequest !== undefined) discardRest(exchange.request);
   }
 
   async #offer(route: HttpRoute, exchange: Exchange, upgrade: Upgrade | undefined): Promise<boolean> {
@@ -181,7 +185,9 @@ class NodeHttpServer implements HttpServer {
   }
 
   #scopeOf(exchange: Exchange): RequestScope {
-    const root = this.#options.dispatcher.rootScope();
+    const traceparent = exchange.request.headers["traceparent"];
+    const traced = typeof traceparent === "string" && TRACEPARENT.test(traceparent);
+    const root = this.#options.dispatcher.rootScope(traced ? { meta: { traceparent } } : {});
     const cancellation = (exchange.cancellation = new Cancellation(root.cancellation));
     return { ...root, cancellation, bag: new Map() };
   }
@@ -201,6 +207,13 @@ class NodeHttpServer implements HttpServer {
     exchange.response.assignSocket(socket);
     return false;
   }
+}
+
+/** A body that its route has read in part would hold up the next request of the connection. */
+function discardRest(request: IncomingMessage): void {
+  if (request.complete) return;
+  request.removeAllListeners("data");
+  request.resume();
 }
 
 function isResponse(answer: unknown): answer is Response {

@@ -1,11 +1,17 @@
 import { MeshError, MeshPayloadTooLargeError } from "../errors.js";
 import type { IncomingMessage } from "node:http";
 
+/** `Request` refuses them. */
+const FORBIDDEN_METHODS: ReadonlySet<string> = new Set(["CONNECT", "TRACE", "TRACK"]);
 const HOST_HEADER = /^(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
 
-/** The Web `Request` of a Node request. Its body is read only when somebody reads it, and never past `maxBodyBytes`. */
+/**
+ * The Web `Request` of a Node request. Its body is read only when somebody reads it, and never past `maxBodyBytes`.
+ * Throws `MeshError` for what no `Request` can be.
+ */
 export function toWebRequest(request: IncomingMessage, signal: AbortSignal, localUrl: string, maxBodyBytes: number): Request {
   const method = request.method ?? "GET";
+  if (FORBIDDEN_METHODS.has(method)) throw new MeshError(`method ${method} is not supported`, { code: "METHOD_NOT_SUPPORTED", status: 405 });
   const bare = method === "GET" || method === "HEAD" || !mayHaveBody(request);
   if (!bare && Number(request.headers["content-length"] ?? 0) > maxBodyBytes) throw tooLarge(maxBodyBytes);
   return new Request(requestUrl(request, localUrl), {

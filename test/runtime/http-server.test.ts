@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from "node:http";
+import { Agent, request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from "node:http";
 import { connect, createServer } from "node:net";
 import { test, type TestContext } from "node:test";
 import { MeshActionNotFoundError, MeshError, route, type HostOptions, type RawRouteRegistration, type Registration } from "@chimpbase/mesh";
@@ -24,8 +24,8 @@ function raw(name: string, handler: RawRouteRegistration["handler"]): RawRouteRe
 }
 
 /** One request that `fetch` would not send as it is. */
-async function send(url: string, options: { path?: string; method?: string; headers?: OutgoingHttpHeaders; body?: string }): Promise<{ status: number; headers: IncomingMessage["headers"]; text: string }> {
-  const request = httpRequest(url, { method: options.method ?? "GET", path: options.path ?? "/", headers: options.headers ?? {}, agent: false });
+async function send(url: string, options: { path?: string; method?: string; headers?: OutgoingHttpHeaders; body?: string; agent?: Agent }): Promise<{ status: number; headers: IncomingMessage["headers"]; text: string }> {
+  const request = httpRequest(url, { method: options.method ?? "GET", path: options.path ?? "/", headers: options.headers ?? {}, agent: options.agent ?? false });
   request.end(options.body);
   const [response] = (await once(request, "response")) as [IncomingMessage];
   let text = "";
@@ -117,6 +117,28 @@ test("a body over maxBodyBytes is answered with 413, announced or not", async (t
   const chunked = await send(url, { method: "POST", headers: { "transfer-encoding": "chunked" }, body: "x".repeat(5000) });
   assert.equal(chunked.status, 413);
   assert.equal((JSON.parse(chunked.text) as { code: string }).code, "PAYLOAD_TOO_LARGE");
+});
+
+test("a body that a route reads in part does not hold up the next request of the connection", async (t) => {
+  const { url } = await serve(t, [route("part", async (request) => {
+    await request.body?.getReader().read();
+    return new Response("enough");
+  })]);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  t.after(() => agent.destroy());
+  for (let i = 0; i < 3; i++) assert.equal((await send(url, { method: "POST", body: "x".repeat(2_000_000), agent })).text, "enough");
+});
+
+test("a method that no Request can have is answered with 405", async (t) => {
+  const { url } = await serve(t, [route("any", () => new Response("no"))]);
+  assert.equal((await send(url, { method: "TRACE" })).status, 405);
+});
+
+test("a trace that a request belongs to travels in meta, where it is one", async (t) => {
+  const { url } = await serve(t, [route("meta", (_request, env) => Response.json(env.meta))]);
+  const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  assert.deepEqual(JSON.parse((await send(url, { headers: { traceparent } })).text), { traceparent });
+  assert.deepEqual(JSON.parse((await send(url, { headers: { traceparent: "forged" } })).text), {});
 });
 
 test("a mesh error of a route answers with its status, code and data; any other says nothing of itself", async (t) => {
