@@ -23,7 +23,7 @@ export type { Logger, LoggerOptions, LogAttributes, LogLevel } from "./logger.js
 export type { MeshErrorOptions, ValidationIssue } from "./errors.js";
 export type { Caller, Context, EnqueueOptions, EventInfo, Meta, ServiceSelf } from "./contract/context.js";
 export type { CronOptions, CronTick, Registration, RouteEnv, WorkerOptions } from "./contract/registration.js";
-export type { Class, ParamsSchema, RetryOptions, ServiceDescriptor, ActionDescriptor, EventDescriptor } from "./contract/descriptor.js";
+export type { Class, ParamsSchema, RetryOptions, ServiceDefinition, ServiceDescriptor, ActionDescriptor, EventDescriptor } from "./contract/descriptor.js";
 export type {
   CallMiddleware, CallNext, CallOptions, EmitOptions, HostMesh, MeshClient, Peer, ServiceClient, ServiceInfo, ServiceSource,
   Strategy, WaitForOptions,
