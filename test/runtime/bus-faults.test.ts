@@ -222,7 +222,7 @@ test("rows past the retention are deleted, those of a transaction that has just 
 });
 
 test("a node that could not read for longer than the retention gets what is left, then a resync", async () => {
-  const [a, b] = [await nodes.add({ retentionMs: 600 }), await nodes.add({ retentionMs: 600 })];
+  const [a, b] = [await nodes.add(), await nodes.add({ retentionMs: 600 })];
   const [received, atA] = [collect(b, "**"), collect(a, RESYNC_EVENT)];
   const { query } = b.storage;
   Object.assign(b.storage, { query: () => Promise.reject(new Error("down")) });
@@ -240,14 +240,14 @@ test("a node that could not read for longer than the retention gets what is left
 });
 
 test("a subscription that was behind for longer than the retention gets a resync too", async () => {
-  const [a, b] = [await nodes.add({ retentionMs: 600 }), await nodes.add({ retentionMs: 600 })];
+  const [a, b] = [await nodes.add(), await nodes.add({ retentionMs: 1_500 })];
   const resyncs = collect(b, RESYNC_EVENT);
   let open: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => (open = resolve));
   b.bus.subscribe("block", () => gate);
   for (let round = 0; round < 3; round++) await Promise.all(Array.from({ length: 5_000 }, () => a.outbox.emit(event("block"), "broadcast")));
   await until(() => b.lines.some(({ msg }) => msg.includes("slower than its events")));
-  await sleep(800);
+  await sleep(1_700);
   assert.equal(resyncs.length, 0);
   open();
   await until(() => resyncs.length === 1);
