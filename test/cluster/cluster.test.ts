@@ -25,11 +25,14 @@ test("three nodes find each other, and each can call each", async () => {
 test("when a node is killed its calls fail at once with a retryable error, and later ones go elsewhere", async () => {
   await using cluster = await Cluster.open();
   const [a, b, c] = (await cluster.nodes(3)) as [ClusterNode, ClusterNode, ClusterNode];
-  const underWay = a.do("call", "v1.probe.sleep", { ms: 20_000 }, { nodeId: b.nodeId, timeoutMs: 20_000 });
-  await until(async () => (await b.do("call", WHOAMI)) === b.nodeId);
+  const underWay = assert.rejects(
+    a.do("call", "v1.probe.sleep", { ms: 20_000 }, { nodeId: b.nodeId, timeoutMs: 20_000 }),
+    { code: "CALL_FAILED" },
+  );
+  await until(async () => (await b.do("received")).includes("sleeping"));
   const killedAt = performance.now();
   await b.kill();
-  await assert.rejects(underWay, (error: Error & { code: string }) => error.code === "CALL_FAILED");
+  await underWay;
   assert.ok(performance.now() - killedAt < 2_000);
   for (let i = 0; i < 10; i++) assert.notEqual(await a.do("call", WHOAMI, {}, { strategy: "round-robin" }), b.nodeId);
   assert.equal(await a.do("call", WHOAMI, {}, { nodeId: c.nodeId }), c.nodeId);

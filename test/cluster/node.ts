@@ -13,6 +13,7 @@ const probe = service({
   actions: {
     whoami: async (ctx: Context) => ctx.mesh.nodeId(),
     sleep: async (ctx: Context, args: { ms: number }) => {
+      received.push("sleeping");
       await sleep(args.ms, undefined, { signal: ctx.signal });
       return ctx.mesh.nodeId();
     },
