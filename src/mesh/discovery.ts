@@ -62,6 +62,7 @@ export class Discovery implements NodeDirectory {
     await this.#readAll();
     this.#running = true;
     this.#schedule();
+    if (this.#wanted.size > 0) this.#work();
   }
 
   /** Resolves when the read under way has ended, or hangs; the cache stays readable. */
@@ -148,7 +149,8 @@ export class Discovery implements NodeDirectory {
   }
 
   async #serveOnce(): Promise<void> {
-    const all = this.#wantsAll;
+    // While reads fail, any reason to read is one to read everything.
+    const all = this.#wantsAll || this.#failing;
     const nodeIds = [...this.#wanted];
     this.#wantsAll = false;
     this.#wanted.clear();

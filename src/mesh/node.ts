@@ -18,7 +18,7 @@ import type { CallOptions } from "../contract/mesh-client.js";
 import type { IncomingEvent } from "../contract/messaging.js";
 import type { HealthReport, HostEnv, ScopedContext } from "../contract/registration.js";
 
-/** Longest and shortest time that one statement on the registry may take. */
+/** Bounds of the time that one statement on the registry may take, which is one heartbeat otherwise. */
 const QUERY_LIMIT_MS = { least: 1_000, most: 10_000 };
 /** How long a change is given to reach the peers: until its event comes back here, and then a read's time. */
 const SETTLE = { mostMs: 500, readMs: 100 };
@@ -94,7 +94,7 @@ export class MeshNode implements Reachability {
 
   /** Peers choose others from here on; handlers still run. */
   async drain(env: HostEnv): Promise<void> {
-    if (!this.#announced) return;
+    if (!this.#announced || this.#running?.env !== env) return;
     try {
       await this.#tellAndSettle(() => this.running().presence.drain());
     } catch (error) {
@@ -105,7 +105,8 @@ export class MeshNode implements Reachability {
   /** The row goes first, so that nobody waits for hooks; then the services stop, and connections close. Idempotent. */
   async close(env: HostEnv): Promise<void> {
     const running = this.#running;
-    if (running === null || this.#ended) return;
+    // A host that was refused this node must not take it from the host that has it.
+    if (running === null || running.env !== env || this.#ended) return;
     this.#ended = true;
     this.closing.abort("the mesh is stopping");
     if (this.#announced) await running.presence.leave();
@@ -119,7 +120,8 @@ export class MeshNode implements Reachability {
   /** Adds services: all or none. */
   async register(sources: Parameters<NodeServices["prepare"]>[0]): Promise<void> {
     const { env, presence, discovery } = this.#changeable();
-    await this.#set.register(sources, env, () => presence.publish());
+    // Before the node is announced its first row will say it all.
+    await this.#set.register(sources, env, async () => (this.#announced ? presence.publish() : undefined));
     discovery.notify();
   }
 

@@ -71,10 +71,6 @@ export class PeerCache implements NodeDirectory {
     return (this.#list ??= Object.freeze([...this.#peers.values()].map((peer) => peer.view)));
   }
 
-  get size(): number {
-    return this.#peers.size;
-  }
-
   rev(nodeId: string): number | null | undefined {
     return this.#peers.get(nodeId)?.rev;
   }
@@ -115,10 +111,6 @@ export class PeerCache implements NodeDirectory {
       soonest = Math.min(soonest, left);
     }
     return Math.max(0, soonest);
-  }
-
-  clear(): void {
-    for (const nodeId of [...this.#peers.keys()]) this.#drop(nodeId);
   }
 
   /** Returns the nodes whose heartbeat is too old. */

@@ -119,9 +119,12 @@ export class Registry {
     return { nowMs: Number(rows[0]?.now_ms), rows: rows.flatMap(toNodeRow) };
   }
 
-  /** A connection that hangs must not stop the heartbeat: the statement is given up, and its late outcome ignored. */
+  /**
+   * In a full pool it waits as long as it may: a place in the queue is worth more than an early error. A connection that
+   * hangs must not stop the heartbeat: the statement is given up, and its late outcome ignored.
+   */
   async #query<T>(sql: string, params: readonly unknown[]): Promise<T[]> {
-    const done = await within(this.#storage.query<T>(sql, params), this.#limitMs);
+    const done = await within(this.#storage.query<T>(sql, params, { acquireTimeoutMs: this.#limitMs }), this.#limitMs);
     if (done !== null) return done.value;
     throw new MeshError(`the registry did not answer within ${this.#limitMs}ms`, { code: "TIMEOUT", status: 503, retryable: true });
   }

@@ -1,5 +1,5 @@
 import { chimpbaseMesh, createHost } from "@chimpbase/mesh";
-import type { Host, HostOptions, MeshOptions, ServiceSource } from "@chimpbase/mesh";
+import type { Host, HostOptions, MeshOptions, Plugin, ServiceSource } from "@chimpbase/mesh";
 import pg from "pg";
 import { createDatabase } from "../support/database.js";
 import type { TestDatabase } from "../support/database.js";
@@ -24,6 +24,11 @@ export class MeshFixture implements AsyncDisposable {
 
   /** Not started yet. */
   host(services: readonly ServiceSource[], mesh: Partial<MeshOptions> = {}, options: Partial<HostOptions> = {}): Host {
+    return this.bare(chimpbaseMesh({ services, meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0", ...mesh }), options);
+  }
+
+  /** A host with just this plugin. */
+  bare(plugin: Plugin, options: Partial<HostOptions> = {}): Host {
     const host = createHost({
       name: `host-${this.#hosts.length + 1}`,
       database: this.#database.url,
@@ -32,9 +37,8 @@ export class MeshFixture implements AsyncDisposable {
       logger: { level: "info", write: (line) => void this.logs.push(line) },
       ...options,
     });
-    host.register(chimpbaseMesh({ services, meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0", ...mesh }));
     this.#hosts.push(host);
-    return host;
+    return host.register(plugin);
   }
 
   async started(services: readonly ServiceSource[], mesh: Partial<MeshOptions> = {}, options: Partial<HostOptions> = {}): Promise<Host> {

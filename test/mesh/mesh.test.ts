@@ -136,6 +136,16 @@ test("a new node is callable, and a stopped one gone, within a second", async ()
   await assert.rejects(who(first), MeshNoAvailableNodeError);
 });
 
+test("one plugin belongs to one host: another that registers it fails, and takes nothing from the first", async () => {
+  await using mesh = await MeshFixture.open();
+  const plugin = chimpbaseMesh({ services: [hello], transport: "local-only" });
+  const [first, second] = [mesh.bare(plugin), mesh.bare(plugin)];
+  await first.start();
+  await assert.rejects(second.start(), /belongs to one host/);
+  assert.equal(await who(first), first.nodeId);
+  assert.equal((await rows(mesh)).length, 1);
+});
+
 test("meshes of two schemas in one database do not meet", async () => {
   await using mesh = await MeshFixture.open();
   const here = await mesh.started([hello]);

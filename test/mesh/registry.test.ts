@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { until } from "../support/wait.js";
 import { RegistryFixture } from "./registry-fixture.js";
 
 const row = (nodeId: string, startedAtMs: number | null = null) => ({
@@ -69,4 +70,16 @@ test("a statement that hangs is given up in time", async () => {
     get: (target, key) => (key === "query" ? () => new Promise(() => undefined) : Reflect.get(target, key, target).bind(target)),
   });
   await assert.rejects(fixture.registry(30, hanging).readLive(1_000), { code: "TIMEOUT" });
+});
+
+test("in a full pool a heartbeat keeps its place in the queue", async () => {
+  await using fixture = await RegistryFixture.open();
+  const release: (() => void)[] = [];
+  const busy = Array.from({ length: 10 }, () => fixture.storage.transaction(() => new Promise<void>((resolve) => release.push(resolve))));
+  await until(() => fixture.storage.stats().total === 10 && release.length === 10);
+  const heartbeat = fixture.registry().write(row("a"));
+  await until(() => fixture.storage.stats().waiting === 1);
+  for (const end of release) end();
+  assert.equal((await heartbeat).inserted, true);
+  await Promise.all(busy);
 });
