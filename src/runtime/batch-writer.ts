@@ -1,9 +1,11 @@
 import { setImmediate as eventLoopTurn, setTimeout as sleep } from "node:timers/promises";
 import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
+import { answered } from "./answer-limit.js";
 import { backOffMs } from "./back-off.js";
 
 const MAX_BATCH = 500;
+const ANSWER_LIMIT_MS = 10_000;
 
 /** `repeated`: an earlier try may have been carried out, with its answer lost. */
 export type WriteBatch<T> = (items: readonly T[], repeated: boolean) => Promise<void>;
@@ -53,7 +55,7 @@ export class BatchWriter<T> {
   async #writeUntilDone(items: readonly T[]): Promise<void> {
     for (let failures = 1; ; failures++) {
       try {
-        return await this.#write(items, failures > 1);
+        return await answered(this.#write(items, failures > 1), ANSWER_LIMIT_MS);
       } catch (error) {
         if (this.#closing.signal.aborted) return this.#giveUp(items.length, error);
         if (failures === 1) this.#log.warn(`${this.#what} of jobs failed, will be repeated`, { jobs: items.length, err: toError(error) });

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
+import { answered } from "./answer-limit.js";
 import { backOffMs } from "./back-off.js";
 import { HeldJob } from "./held-job.js";
 import type { JobSlots } from "./job-slots.js";
@@ -87,12 +88,12 @@ export class Claimer {
   }
 
   async #claim(quotas: readonly LaneQuota[]): Promise<void> {
-    const { queue } = this.#options;
-    if (this.#doubtful !== undefined) await queue.disown(this.#doubtful.lanes, this.#doubtful.token);
+    const { queue, leaseMs } = this.#options;
+    if (this.#doubtful !== undefined) await answered(queue.disown(this.#doubtful.lanes, this.#doubtful.token), leaseMs);
     const token = randomUUID();
     const sentAt = now();
     this.#doubtful = { token, lanes: quotas.map((quota) => quota.lane) };
-    const claimed = await queue.claim(quotas, token);
+    const claimed = await answered(queue.claim(quotas, token), leaseMs);
     this.#doubtful = undefined;
     this.#take(quotas, claimed, sentAt);
   }

@@ -1,6 +1,7 @@
 import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
+import { answered } from "./answer-limit.js";
 import { backOffMs } from "./back-off.js";
 import type { HeldJob } from "./held-job.js";
 import { leaseLost } from "./job-session.js";
@@ -67,7 +68,7 @@ export class Leases {
     }
     if (unlocked.length === 0) return;
     const sentAt = now();
-    const ours = await this.#queue.extend(unlocked.map((job) => job.claimed));
+    const ours = await answered(this.#queue.extend(unlocked.map((job) => job.claimed)), this.#leaseMs / 3);
     for (const job of unlocked) {
       if (ours.has(job.claimed.id)) job.leaseEnd = sentAt + this.#leaseMs;
       else if (this.#held.get(job.claimed.id) === job && !job.settling) this.#lose(job);

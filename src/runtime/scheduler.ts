@@ -6,6 +6,7 @@ import type { Logger } from "../logger.js";
 import type { CronRegistration, CronTick } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
 import { now } from "../pipeline/deadline.js";
+import { answered } from "./answer-limit.js";
 import { backOffMs } from "./back-off.js";
 import type { InternalRegistration } from "./consumers.js";
 import { CronTable, type FireResult } from "./cron-table.js";
@@ -42,6 +43,7 @@ interface Entry {
   failures: number;
 }
 
+const ANSWER_LIMIT_MS = 10_000;
 const CRON_QUEUE = "__chimpbase.mesh.cron.";
 /** Beyond it, missed ticks are not counted one by one. */
 const MAX_COUNTED = 1_000;
@@ -112,7 +114,7 @@ class CronScheduler implements Scheduler {
 
   async #tryFire(entry: Entry): Promise<void> {
     try {
-      await this.#fire(entry);
+      await answered(this.#fire(entry), ANSWER_LIMIT_MS);
       entry.failures = 0;
     } catch (error) {
       entry.nextMs = this.#clock.now() + backOffMs(++entry.failures);

@@ -1,6 +1,7 @@
 import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
+import { answered } from "./answer-limit.js";
 import { backOffMs } from "./back-off.js";
 import { retryRules } from "./consumers.js";
 import { planTakeover } from "./job-failure.js";
@@ -18,6 +19,8 @@ export interface UpkeepOptions {
   /** Called at each look. */
   readonly onLook: () => void;
 }
+
+const ANSWER_LIMIT_MS = 10_000;
 
 /**
  * What nobody wakes a node for: deferred jobs that fall due, jobs whose holder is gone, and wake-ups that never came.
@@ -74,7 +77,7 @@ export class Upkeep {
     const { lanes, queue } = this.#options;
     this.#options.onLook();
     if (lanes.keys.length === 0) return Infinity;
-    const states = await queue.look(lanes.keys);
+    const states = await answered(queue.look(lanes.keys), ANSWER_LIMIT_MS);
     const expired = states.flatMap((state) => state.expired);
     const reclaimed = expired.length === 0 ? [] : await this.#reclaim(expired);
     const ready = states.filter((state) => state.ready || state.moved > 0).map((state) => state.lane);
@@ -89,7 +92,7 @@ export class Upkeep {
       return consumers.length === 0 ? [] : [planTakeover(job, retryRules(consumers).maxAttempts)];
     });
     log.warn("jobs of a node that no longer holds them are taken over", { jobs: takeovers.length });
-    return queue.reclaim(takeovers);
+    return answered(queue.reclaim(takeovers), ANSWER_LIMIT_MS);
   }
 }
 
