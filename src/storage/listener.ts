@@ -16,6 +16,7 @@ export interface ListenerOptions {
   readonly log: Logger;
   /** Sends a NOTIFY the way that all others are sent: over the pool. */
   readonly notify: (channel: string, payload: string) => Promise<unknown>;
+  readonly onClose?: () => void;
   /** Default 10000. */
   readonly probeEveryMs?: number;
 }
@@ -59,6 +60,7 @@ export class PostgresListener implements Listener {
 
   async close(): Promise<void> {
     this.#closing.abort();
+    this.#options.onClose?.();
     // A client that is still connecting settles its `connect` only on an error.
     if (this.#connecting) this.#client?.connection.stream.destroy(new Error("the listener was closed"));
     else if (this.#client !== undefined) await endClient(this.#client);
@@ -93,6 +95,7 @@ export class PostgresListener implements Listener {
 
   /** Resolves once LISTEN is in force. */
   async #connect(): Promise<Connected> {
+    if (this.#closed) throw new Error("the listener was closed");
     const client = createClient(this.#options);
     this.#client = client;
     const lost = new Promise<Error>((resolve) => {
@@ -150,10 +153,11 @@ export class PostgresListener implements Listener {
     const heard = new Promise<boolean>((resolve) => (this.#echo = { channel, heard: () => resolve(true) }));
     try {
       await ask(client, `LISTEN ${quoteIdentifier(channel)}`);
-      await this.#options.notify(channel, "");
+      await Promise.race([this.#options.notify(channel, ""), this.#whenClosed()]);
       const arrived = await Promise.race([heard, this.#sleep(ECHO_LIMIT_MS)]);
-      if (arrived !== true && !this.#closed) this.#warnDeaf();
-      if (!this.#closed) await ask(client, `UNLISTEN ${quoteIdentifier(channel)}`);
+      if (this.#closed) return;
+      if (arrived !== true) this.#warnDeaf();
+      await ask(client, `UNLISTEN ${quoteIdentifier(channel)}`);
     } catch (error) {
       // Lost connections are somebody else's business: the listener reconnects.
       this.#options.log.debug("the check of LISTEN was cut short", { err: toError(error) });
@@ -181,6 +185,10 @@ export class PostgresListener implements Listener {
     } catch (error) {
       this.#options.log.error("a handler of the LISTEN connection failed", { err: toError(error) });
     }
+  }
+
+  #whenClosed(): Promise<void> {
+    return new Promise((resolve) => this.#closing.signal.addEventListener("abort", () => resolve(), { once: true }));
   }
 
   async #sleep(ms: number): Promise<void> {

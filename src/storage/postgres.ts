@@ -35,6 +35,7 @@ class PostgresStorage implements Storage, TransactionHost {
   readonly #options: Required<PostgresOptions>;
   readonly #pool: ConnectionPool;
   readonly #listeners = new Set<PostgresListener>();
+  #closed = false;
 
   constructor(options: Required<PostgresOptions>) {
     this.#options = options;
@@ -75,12 +76,7 @@ class PostgresStorage implements Storage, TransactionHost {
   }
 
   async begin(options?: QueryOptions): Promise<OwnedTransaction> {
-    // BEGIN has no effect of its own, so a dead connection costs only a second try.
-    const connection = await this.#begin(options).catch((error: unknown) => {
-      if (!this.#lostOnBegin(error)) throw error;
-      return this.#begin(options);
-    });
-    return new PostgresTransaction(this, connection);
+    return new PostgresTransaction(this, await this.#begin(options, true));
   }
 
   joinTransaction(): Promise<null> {
@@ -90,9 +86,11 @@ class PostgresStorage implements Storage, TransactionHost {
   async listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener> {
     const { listenUrl: url, applicationName, log } = this.#options;
     const notify = (channel: string, payload: string): Promise<Row[]> => this.query("SELECT pg_notify($1, $2)", [channel, payload]);
-    const listener = new PostgresListener({ url, applicationName: `${applicationName}-listen`, channels, handlers, log, notify });
-    await listener.start();
+    const onClose = (): void => void this.#listeners.delete(listener);
+    const listener = new PostgresListener({ url, applicationName: `${applicationName}-listen`, channels, handlers, log, notify, onClose });
     this.#listeners.add(listener);
+    if (this.#closed) await listener.close();
+    await listener.start();
     return listener;
   }
 
@@ -101,6 +99,7 @@ class PostgresStorage implements Storage, TransactionHost {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await Promise.all([...this.#listeners].map((listener) => listener.close()));
     await this.#pool.close();
   }
@@ -117,19 +116,17 @@ class PostgresStorage implements Storage, TransactionHost {
     return this.#pool.acquire(options?.acquireTimeoutMs ?? ACQUIRE_TIMEOUT_MS);
   }
 
-  async #begin(options: QueryOptions | undefined): Promise<PooledConnection> {
+  /** BEGIN has no effect of its own, so a connection found dead by it costs only a second try. */
+  async #begin(options: QueryOptions | undefined, again: boolean): Promise<PooledConnection> {
     const connection = await this.#acquire(options);
     try {
       await connection.query("BEGIN");
       return connection;
     } catch (error) {
       this.#pool.discard(connection);
+      if (connection.lost && again) return this.#begin(options, false);
       throw error;
     }
-  }
-
-  #lostOnBegin(error: unknown): boolean {
-    return (error as { code?: unknown }).code === "DATABASE_UNAVAILABLE";
   }
 }
 

@@ -199,3 +199,14 @@ test("closing ends it at any moment: connected, lost, waiting, connecting", asyn
     if (state === "cut") await relay.open();
   }
 });
+
+test("a closed storage listens no more", async () => {
+  const storage = await openPostgres({ url: database.url, log: silentLog });
+  const starting = storage.listen([storage.channel("a")], ear()).then(
+    () => undefined,
+    () => undefined,
+  );
+  await storage.close();
+  await starting;
+  await assert.rejects(storage.listen([storage.channel("a")], ear()), (error) => error instanceof MeshError && error.code === "DATABASE_UNAVAILABLE");
+});
