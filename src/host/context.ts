@@ -194,7 +194,8 @@ export function meshMissing(what: string): MeshConfigurationError {
 /** Keys that no context extension may take; `mesh` is there to be taken. */
 export const RESERVED_KEYS: ReadonlySet<string> = new Set([
   ...Object.getOwnPropertyNames(HostContext.prototype).filter((key) => key !== "mesh"),
-  "scope", "get", "set",
+  // A context with `then` would be taken for a promise.
+  "scope", "get", "set", "then", "__proto__",
 ]);
 
 export interface ContextClasses {

@@ -3,7 +3,7 @@ import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
 import { defineContexts } from "./context.js";
 import type { Meta } from "../contract/context.js";
-import type { CancellationView, ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
+import type { ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
 import type { ContextClasses, ContextServices } from "./context.js";
 
 const NO_META: Meta = Object.freeze({});
@@ -54,10 +54,5 @@ export class HostDispatcher implements Dispatcher {
     const drain = this.#drain;
     this.#drain = new Cancellation();
     drain.abort(reason);
-  }
-
-  /** What is aborted by `cancelAll`. */
-  get drain(): CancellationView {
-    return this.#drain;
   }
 }

@@ -38,7 +38,7 @@ export interface Host {
   start(options?: StartOptions): Promise<void>;
   /**
    * Drains and closes everything; the same promise each time. Rejects with code `STOP_FAILED`, after all of it, where
-   * steps failed.
+   * steps failed. It waits for handlers and start hooks under way, so none of them must wait for it.
    */
   stop(): Promise<void>;
 }

@@ -84,7 +84,7 @@ test("a handler that ignores its signal does not keep stop from ending", async (
   await host.start();
   const begun = performance.now();
   await host.stop();
-  assert.ok(performance.now() - begun < 3_000);
+  assert.ok(performance.now() - begun < 8_000);
   open();
 });
 
@@ -118,6 +118,6 @@ test("idle keep-alive connections do not hold up stop, and steady requests do no
   await host.stop();
   stopped = true;
   await Promise.all(clients);
-  assert.ok(performance.now() - begun < 2_000);
+  assert.ok(performance.now() - begun < 5_000);
   assert.deepEqual([...new Set(statuses)], [200]);
 });

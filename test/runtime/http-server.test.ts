@@ -215,15 +215,18 @@ test("a client that goes away cancels a streaming body and aborts the signal of 
 });
 
 test("a client that goes away while its route works aborts the signal", async (t) => {
+  let begun = false;
   let aborted: unknown;
   const { url } = await serve(t, [route("slow", async (_request, env) => {
+    begun = true;
     await once(env.signal, "abort");
     aborted = env.signal.reason;
     throw env.signal.reason;
   })]);
   const controller = new AbortController();
   const answer = fetch(url, { signal: controller.signal }).catch(() => undefined);
-  setTimeout(() => controller.abort(), 50);
+  await until(() => begun);
+  controller.abort();
   await answer;
   await until(() => aborted);
   assert.equal((aborted as MeshError).code, "CANCELLED");
