@@ -24,6 +24,8 @@ export function resolvePolicy(options: CallOptions, local: LocalAction | undefin
   if (timeoutMs !== undefined) checkMs("timeoutMs", timeoutMs);
   if (attemptTimeoutMs !== undefined) checkMs("attemptTimeoutMs", attemptTimeoutMs);
   if (strategy !== undefined && !isStrategy(strategy)) fail("strategy", `one of ${STRATEGY_NAMES.join(", ")}`, strategy);
+  if (options.nodeId !== undefined && typeof options.nodeId !== "string") fail("nodeId", "the id of a node", options.nodeId);
+  if (options.meta !== undefined && !isObject(options.meta)) fail("meta", "an object", options.meta);
   if (options.fallback !== undefined && typeof options.fallback !== "function") fail("fallback", "a function", options.fallback);
   const declared = local?.retry === undefined ? defaults.retry : resolveRetry(local.retry, defaults.retry, `action ${local.name}:`);
   return {
@@ -32,6 +34,10 @@ export function resolvePolicy(options: CallOptions, local: LocalAction | undefin
     retry: resolveRetry(options.retry, declared, "call option"),
     strategy: strategy ?? defaults.strategy,
   };
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function checkMs(option: string, value: number): void {

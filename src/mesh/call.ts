@@ -1,4 +1,4 @@
-import { MeshConfigurationError, MeshNoAvailableNodeError, isRetryable, toError } from "../errors.js";
+import { MeshConfigurationError, MeshNoAvailableNodeError, MeshTimeoutError, isRetryable, toError } from "../errors.js";
 import { interruption, settleWithin, timeoutError } from "../pipeline/bounded-run.js";
 import { enterCall } from "../pipeline/call-depth.js";
 import { Cancellation } from "../pipeline/cancellation.js";
@@ -41,6 +41,7 @@ interface AttemptRun {
   readonly cancellation: Cancellation;
 }
 
+const SAME_MOMENT_MS = 20;
 const NO_OPTIONS: CallOptions = Object.freeze({});
 
 /** Policies outside in: middleware, fallback, deadline, retry, pick a node, transport. */
@@ -179,7 +180,8 @@ class CallEngine {
       chain: newestActions(scope.chain),
     };
     const { deadline, cancellation } = run;
-    const work = this.#parts.transport.send(peer, request, deadline, cancellation);
+    const answer = this.#parts.transport.send(peer, request, deadline, cancellation);
+    const work = answer.catch((error: unknown) => Promise.reject(underOwnName(error, call, peer, deadline)));
     return settleWithin(work, { wheel: this.#parts.wheel, deadline, cancellation, action: call.name, nodeId: peer.nodeId });
   }
 
@@ -196,4 +198,10 @@ class CallEngine {
     const freshSelf = self !== undefined && call.hasFailed(self.nodeId) ? undefined : self;
     return this.#balancer.select(strategy, call.name, fresh, freshSelf) ?? this.#balancer.select(strategy, call.name, peers, self);
   }
+}
+
+/** The peer has the same deadline, and may say so a moment earlier: the caller is told in the terms of its own budget. */
+function underOwnName(error: unknown, call: PlannedCall, peer: Candidate, deadline: Deadline): unknown {
+  const isDeadline = error instanceof MeshTimeoutError && deadline.remainingMs() <= SAME_MOMENT_MS;
+  return isDeadline ? timeoutError(call.name, deadline.budgetMs, { nodeId: peer.nodeId, cause: error }) : error;
 }

@@ -1,4 +1,4 @@
-import { MeshError, MeshValidationError, toError } from "../errors.js";
+import { MeshError, toError } from "../errors.js";
 
 const LONGEST_MESSAGE = 64 * 1024;
 const LONGEST_STACK = 16 * 1024;
@@ -105,10 +105,4 @@ function codeOf(value: unknown): string | number | undefined {
 function stackOf(error: object): string | undefined {
   const stack = read(error, "stack");
   return typeof stack === "string" ? cut(stack, LONGEST_STACK) : undefined;
-}
-
-/** Input nested deeper than the limit: refused before anything walks it recursively. */
-export function tooDeep(action: string, limit: number): MeshValidationError {
-  const message = `input of ${action} is nested deeper than ${limit} levels`;
-  return new MeshValidationError(message, [{ path: "", message, constraint: "maxDepth" }]);
 }

@@ -54,6 +54,8 @@ interface PeerConnections {
 class RpcClient implements RpcTransport {
   readonly #options: Required<RpcClientOptions>;
   readonly #peers = new Map<string, PeerConnections>();
+  /** Pools of peers that are gone, until what is under way on them has ended. */
+  readonly #leaving = new Set<Pool>();
 
   constructor(options: Required<RpcClientOptions>) {
     this.#options = options;
@@ -71,13 +73,14 @@ class RpcClient implements RpcTransport {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined) return;
     this.#peers.delete(nodeId);
-    void peer.pool.close().catch(() => undefined);
+    this.#leaving.add(peer.pool);
+    void peer.pool.close().catch(() => undefined).then(() => this.#leaving.delete(peer.pool));
   }
 
   async close(): Promise<void> {
-    const peers = [...this.#peers.values()];
+    const pools = [...this.#leaving, ...Array.from(this.#peers.values(), ({ pool }) => pool)];
     this.#peers.clear();
-    await Promise.allSettled(peers.map((peer) => peer.pool.destroy()));
+    await Promise.allSettled(pools.map((pool) => pool.destroy()));
   }
 
   #headers(request: RpcRequest, remainingMs: number): string[] {

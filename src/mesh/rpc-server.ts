@@ -1,13 +1,14 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { MeshActionNotFoundError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError } from "../errors.js";
+import { MeshActionNotFoundError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError } from "../errors.js";
+import { timeoutError } from "../pipeline/bounded-run.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { Deadline, now } from "../pipeline/deadline.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
 import type { LocalActions } from "./directory.js";
-import { encodeError, tooDeep } from "./error-codec.js";
+import { encodeError } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
 import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
 import * as codec from "./rpc-codec.js";
@@ -53,6 +54,12 @@ export interface RpcServer {
   execute(ctx: ScopedContext, request: ExecuteRequest): Promise<unknown>;
 }
 
+/** When a request came, on the monotonic clock, and what its header leaves it; null where it has none. */
+interface Arrival {
+  readonly at: number;
+  readonly budgetMs: number | null;
+}
+
 const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000 };
 const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
 const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
@@ -90,14 +97,15 @@ class HttpRpcServer implements RpcServer {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse, env: HostEnv): Promise<true> {
-    const refusal = this.#refusal(request, env);
+    const arrival: Arrival = { at: now(), budgetMs: codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) };
+    const refusal = this.#refusal(request, arrival, env);
     if (refusal !== null) {
       refuseUnread(request, response, refusal, this.#options.wheel);
       return true;
     }
     this.#inFlight++;
     try {
-      await this.#answerRequest(request, response, env);
+      await this.#answerRequest(request, response, arrival, env);
     } finally {
       this.#inFlight--;
     }
@@ -105,20 +113,19 @@ class HttpRpcServer implements RpcServer {
   }
 
   /** What is decided before the body is read. */
-  #refusal(request: IncomingMessage, env: HostEnv): RpcAnswer | null {
+  #refusal(request: IncomingMessage, { budgetMs }: Arrival, env: HostEnv): RpcAnswer | null {
     if (request.method !== "POST") return NOT_A_POST;
     if (!this.#verifier.accepts(request.headers[codec.TOKEN_HEADER])) return UNAUTHORIZED;
     if (env.draining) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true });
     if (this.#inFlight >= this.#options.maxInFlight) return this.#failure(new MeshOverloadedError(`this mesh node is working on ${this.#inFlight} requests already`));
     if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();
-    if (codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) === 0) return this.#failure(new MeshTimeoutError("a request that came too late", 0));
+    if (budgetMs === 0) return this.#failure(new MeshTimeoutError("a request that came too late", 0));
     return null;
   }
 
-  async #answerRequest(request: IncomingMessage, response: ServerResponse, env: HostEnv): Promise<void> {
+  async #answerRequest(request: IncomingMessage, response: ServerResponse, arrival: Arrival, env: HostEnv): Promise<void> {
     const { wheel, maxBodyBytes, bodyTimeoutMs } = this.#options;
-    const arrivedAt = now();
-    const timeoutMs = Math.min(bodyTimeoutMs, codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) ?? Infinity);
+    const timeoutMs = Math.min(bodyTimeoutMs, arrival.budgetMs ?? Infinity);
     const body = await readBody(request, { maxBytes: maxBodyBytes, timeoutMs, wheel });
     if ("fault" in body) return this.#refuseBody(body.fault, response, timeoutMs);
     const received = codec.decodeRequest(body.text);
@@ -127,19 +134,21 @@ class HttpRpcServer implements RpcServer {
     const cancellation = new Cancellation(root.cancellation);
     const onClose = (): void => cancellation.abort(new MeshCancelledError(`the caller of ${received.actionName} has gone`));
     response.once("close", onClose);
-    const answer = await this.#run(received, () => receivedScope(received, request.headers, { ...root, cancellation }, this.#deadline(received, request, arrivedAt)), env);
+    const deadline = this.#deadline(received, arrival);
+    const answer = await this.#run(received, deadline, () => receivedScope(received, request.headers, { ...root, cancellation }, deadline), env);
     response.off("close", onClose);
     cancellation.dispose();
     sendAnswer(response, answer);
   }
 
   /** The answer to a request that could be read. `scope` may refuse: for a chain that is too deep. Never throws. */
-  async #run({ actionName, args }: codec.ReceivedRequest, scope: () => Scope, env: HostEnv): Promise<RpcAnswer> {
+  async #run({ actionName, args, meta }: codec.ReceivedRequest, deadline: Deadline, scope: () => Scope, env: HostEnv): Promise<RpcAnswer> {
     try {
       if (this.#options.local.find(actionName) === undefined) {
         return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
       }
-      if (nestsDeeperThan(args, MAX_INPUT_DEPTH)) throw tooDeep(actionName, MAX_INPUT_DEPTH);
+      if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
+      if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
       const request: ExecuteRequest = { actionName, args };
       return this.#success(actionName, await env.action(EXECUTE_ACTION, request, scope()));
     } catch (error) {
@@ -147,9 +156,9 @@ class HttpRpcServer implements RpcServer {
     }
   }
 
-  #deadline(received: codec.ReceivedRequest, request: IncomingMessage, arrivedAt: number): Deadline {
-    const budgetMs = codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) ?? received.deadlineMs ?? this.#options.defaultTimeoutMs;
-    return new Deadline(budgetMs, arrivedAt + budgetMs);
+  #deadline(received: codec.ReceivedRequest, arrival: Arrival): Deadline {
+    const budgetMs = arrival.budgetMs ?? received.deadlineMs ?? this.#options.defaultTimeoutMs;
+    return new Deadline(budgetMs, arrival.at + budgetMs);
   }
 
   #refuseBody(fault: BodyFault, response: ServerResponse, timeoutMs: number): void {
@@ -173,4 +182,9 @@ class HttpRpcServer implements RpcServer {
     const error = new MeshPayloadTooLargeError(`the request body is longer than maxBodyBytes (${this.#options.maxBodyBytes})`);
     return { ...this.#failure(error), close: true };
   }
+}
+
+function tooDeep(actionName: string): MeshValidationError {
+  const message = `input of ${actionName} must not nest deeper than ${MAX_INPUT_DEPTH} levels`;
+  return new MeshValidationError(message, [{ path: "", message, constraint: "maxDepth" }]);
 }

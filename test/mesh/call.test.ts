@@ -125,6 +125,15 @@ describe("the budget of a call", () => {
   });
 });
 
+test("a deadline that the peer reports first is the caller's own, and one of its action stays what it is", async () => {
+  const late = (ms: number) => callFixture({
+    directory: new TestDirectory().serve("v1.r.x", peer("p1")),
+    answer: async () => { await sleep(ms); throw new MeshTimeoutError("v1.r.x", 7, { nodeId: "p1" }); },
+  });
+  await assert.rejects(late(45).call("v1.r.x", {}, { timeoutMs: 50 }), { message: "mesh call timed out after 50ms: v1.r.x" });
+  await assert.rejects(late(1).call("v1.r.x", {}, { timeoutMs: 5000 }), { message: "mesh call timed out after 7ms: v1.r.x" });
+});
+
 describe("cancellation", () => {
   test("by the caller's signal rejects the call and aborts the handler", async () => {
     const controller = new AbortController();
@@ -265,7 +274,7 @@ describe("options of a call", () => {
     ["timeoutMs", { timeoutMs: -1 }], ["timeoutMs", { timeoutMs: NaN }], ["timeoutMs", { timeoutMs: "5" }],
     ["attemptTimeoutMs", { attemptTimeoutMs: -1 }], ["strategy", { strategy: "nearest" }], ["strategy", { strategy: "toString" }],
     ["retry.attempts", { retry: { attempts: -1 } }], ["retry.attempts", { retry: { attempts: 1.5 } }], ["retry.factor", { retry: { factor: 0 } }],
-    ["retry.jitter", { retry: { jitter: 2 } }], ["retry.delayMs", { retry: { delayMs: -1 } }], ["fallback", { fallback: 1 }],
+    ["retry.jitter", { retry: { jitter: 2 } }], ["retry.delayMs", { retry: { delayMs: -1 } }], ["meta", { meta: [1] }], ["meta", { meta: null }], ["nodeId", { nodeId: 1 }], ["fallback", { fallback: 1 }],
   ];
   for (const [option, options] of wrong) {
     test(`that are wrong are refused by name: ${option} in ${JSON.stringify(options)}`, async () => {

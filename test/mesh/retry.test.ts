@@ -81,7 +81,7 @@ describe("the time of one attempt", () => {
     });
     assert.equal(await call("v1.s.x", {}, { timeoutMs: 300, retry: { attempts: 2, delayMs: 1 } }), "second");
     assert.ok(shares[0]! > 80 && shares[0]! <= 100, String(shares));
-    assert.ok(shares[1]! > 70 && shares[1]! <= 100, String(shares));
+    assert.ok(shares[1]! > 20 && shares[1]! <= 100, String(shares));
   });
 
   test("is attemptTimeoutMs where given, and never beyond the budget", async () => {

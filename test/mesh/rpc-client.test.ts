@@ -74,7 +74,6 @@ describe("a call to a peer", () => {
     controller.abort();
     await assert.rejects(pending, MeshCancelledError);
     await until(() => signals[1]!.aborted);
-    assert.deepEqual(a.suspected, ["b"]);
   });
 
   test("carries a trace in meta as a header too", async (t) => {
@@ -118,6 +117,11 @@ describe("a call to a peer", () => {
   test("without a token to send fails with a reason", async (t) => {
     const [a] = await nodes(t, { nodeId: "a", tokens: [] }, { nodeId: "b" }) as [RpcNode];
     await assert.rejects(a.call("v1.b.x"), MeshUnauthorizedError);
+  });
+
+  test("with a token that no header can hold fails, and does not hang", async (t) => {
+    const [a] = await nodes(t, { nodeId: "a", tokens: ["two\nlines"] }, { nodeId: "b" }) as [RpcNode];
+    await assert.rejects(a.call("v1.b.x"), MeshCallError);
   });
 
   test("with another token than the peer's is unauthorized", async (t) => {
@@ -343,6 +347,17 @@ describe("connections to a peer", () => {
     release!();
     assert.equal(await pending, 1);
     await until(() => closed === 1);
+  });
+
+  test("of a peer that is gone close with the node too", async (t) => {
+    const [a] = await nodes(t, { nodeId: "a" }) as [RpcNode];
+    let asked = 0;
+    a.knows(await strangePeer(t, createServer(() => asked++)));
+    const pending = a.call("v1.x.y").catch((error: unknown) => error);
+    await until(() => asked === 1);
+    a.transport.drop("strange");
+    await a.transport.close();
+    assert.ok(await pending instanceof MeshCallError);
   });
 
   test("close with the node, and what is under way fails", async (t) => {
