@@ -45,6 +45,7 @@ export class EmbeddedServer {
   readonly #exited: Promise<void>;
   readonly #lines: string[] = [];
   #running = true;
+  #serving = false;
 
   private constructor(child: ChildProcess, log: Logger) {
     this.#child = child;
@@ -54,6 +55,7 @@ export class EmbeddedServer {
       child.once("error", (error) => this.#keep(error.message));
       child.once("exit", () => {
         this.#running = false;
+        if (this.#serving) log.error("the embedded Postgres has ended by itself", { output: this.output });
         this.#watcher.end("over\n");
       });
       // After the last of its output, and after the watcher.
@@ -72,6 +74,7 @@ export class EmbeddedServer {
       await server.stop();
       throw new MeshError(`the embedded Postgres did not start: ${server.output}`, { code: "EMBEDDED_START_FAILED" });
     }
+    server.#serving = true;
     server.#holdProcess(false);
     return server;
   }
@@ -83,6 +86,7 @@ export class EmbeddedServer {
 
   /** Shuts down as `pg_ctl stop -m fast` does: connections are cut, data is safe. */
   async stop(): Promise<void> {
+    this.#serving = false;
     this.#holdProcess(true);
     this.#child.kill("SIGINT");
     const limit = new AbortController();

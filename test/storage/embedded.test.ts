@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { chmod, lstat, mkdir, mkdtemp, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test, type TestContext } from "node:test";
+import { afterEach, test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { MeshConfigurationError } from "@chimpbase/mesh";
@@ -23,23 +23,30 @@ async function ask(url: string, sql: string): Promise<Record<string, unknown>> {
   }
 }
 
-async function start(t: TestContext, directory: true | string): Promise<EmbeddedPostgres> {
+const started: EmbeddedPostgres[] = [];
+
+async function start(directory: true | string): Promise<EmbeddedPostgres> {
   const server = await startEmbedded(directory, silentLog);
-  t.after(() => server.stop());
+  started.push(server);
   return server;
 }
+
+afterEach(() => Promise.all(started.splice(0).map((server) => server.stop())));
 
 async function temporary(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "mesh-embedded-test-"));
   await chmod(directory, 0o755);
-  t.after(() => rm(directory, { recursive: true, force: true }));
+  t.after(async () => {
+    await Promise.all(started.splice(0).map((server) => server.stop()));
+    await rm(directory, { recursive: true, force: true });
+  });
   return directory;
 }
 
 const answers = (url: string): Promise<boolean> => ask(url, "SELECT 1").then(() => true, () => false);
 
-test("a throw-away server takes connections on 127.0.0.1 only, by password, and leaves nothing behind", { timeout: 30_000 }, async (t) => {
-  const server = await start(t, true);
+test("a throw-away server takes connections on 127.0.0.1 only, by password, and leaves nothing behind", { timeout: 30_000 }, async () => {
+  const server = await start(true);
   const row = await ask(server.url, "SELECT current_setting('listen_addresses') AS at, current_setting('data_directory') AS data, lower('Ä') AS small");
   assert.equal(row["at"], "127.0.0.1");
   assert.equal(row["small"], "ä");
@@ -53,17 +60,17 @@ test("a throw-away server takes connections on 127.0.0.1 only, by password, and 
 
 test("a directory keeps its data and its address over a restart", { timeout: 30_000 }, async (t) => {
   const directory = join(await temporary(t), "deep", "pg");
-  const first = await start(t, directory);
+  const first = await start(directory);
   await ask(first.url, "CREATE TABLE kept AS SELECT 7 AS n");
   await first.stop();
-  const second = await start(t, directory);
+  const second = await start(directory);
   assert.equal(second.url, first.url);
   assert.deepEqual(await ask(second.url, "SELECT n FROM kept"), { n: 7 });
 });
 
 test("several starts on one directory at once share one server, first initialisation included", { timeout: 30_000 }, async (t) => {
   const directory = join(await temporary(t), "pg");
-  const servers = await Promise.all([1, 2, 3].map(() => start(t, directory)));
+  const servers = await Promise.all([1, 2, 3].map(() => start(directory)));
   assert.equal(new Set(servers.map((server) => server.url)).size, 1);
   assert.equal(await answers(servers[0]!.url), true);
 });
