@@ -82,7 +82,8 @@ async function clearLeftovers(): Promise<string[]> {
   return [...lines, ...(await leftDatabases())].map((line) => `left behind: ${line}`);
 }
 
-function problemOf({ file, failed, hung }: Outcome): string[] {
+function problemOf({ file, passed, failed, hung }: Outcome): string[] {
+  if (passed + failed === 0) return [`${file} ran no test`];
   if (hung) return [`${file} did not end within ${FILE_LIMIT_MS / 1000} s`];
   return failed > 0 ? [`${file}: ${failed} failed`] : [];
 }
@@ -100,8 +101,9 @@ async function main(): Promise<number> {
     process.env["TEST_RUN_ID"] = RUN_ID;
     const outcomes = await runFiles(files);
     const problems = [...outcomes.flatMap(problemOf), ...(await clearLeftovers())];
-    console.log(`\n${outcomes.reduce((sum, { passed }) => sum + passed, 0)} tests passed in ${outcomes.length} files`);
-    if (problems.length > 0) console.error(`problems:\n  ${problems.join("\n  ")}`);
+    if (problems.length > 0) console.error(`\nproblems:\n  ${problems.join("\n  ")}`);
+    const total = (of: "passed" | "failed"): number => outcomes.reduce((sum, outcome) => sum + outcome[of], 0);
+    console.log(`\n${outcomes.length} files on Node ${process.version}\n${total("passed")} passed, ${total("failed")} failed`);
     return problems.length === 0 ? 0 : 1;
   } finally {
     await server?.stop();
