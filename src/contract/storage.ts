@@ -4,6 +4,11 @@ export type Row = Record<string, unknown>;
 export interface QueryOptions {
   /** Longest wait for a pooled connection, in ms. Default: the storage's own limit (5000). Past it: `MeshOverloadedError`. */
   readonly acquireTimeoutMs?: number;
+  /**
+   * A statement that the node's standing in the cluster hangs on: it goes before all others, and may use one connection
+   * beyond `poolSize`. For short ones that wait for no lock. A transaction never is. Default false.
+   */
+  readonly reserved?: boolean;
 }
 
 /**

@@ -120,11 +120,11 @@ export class Registry {
   }
 
   /**
-   * In a full pool it waits as long as it may: a place in the queue is worth more than an early error. A connection that
-   * hangs must not stop the heartbeat: the statement is given up, and its late outcome ignored.
+   * A full pool must not make the node look dead, nor a connection that hangs stop the heartbeat: the statement is given
+   * up, and its late outcome ignored.
    */
   async #query<T>(sql: string, params: readonly unknown[]): Promise<T[]> {
-    const done = await within(this.#storage.query<T>(sql, params, { acquireTimeoutMs: this.#limitMs }), this.#limitMs);
+    const done = await within(this.#storage.query<T>(sql, params, { acquireTimeoutMs: this.#limitMs, reserved: true }), this.#limitMs);
     if (done !== null) return done.value;
     throw new MeshError(`the registry did not answer within ${this.#limitMs}ms`, { code: "TIMEOUT", status: 503, retryable: true });
   }

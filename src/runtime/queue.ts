@@ -1,4 +1,4 @@
-import type { Session, Storage, Transaction } from "../contract/storage.js";
+import type { QueryOptions, Session, Storage, Transaction } from "../contract/storage.js";
 
 /** How many jobs of one lane a claim may take. */
 export interface LaneQuota {
@@ -41,6 +41,8 @@ export interface ReleasedJob extends JobRef {
   readonly unstarted: boolean;
 }
 
+/** What holds, ends and gives up leases must not wait for the transactions of the very jobs that it is about. */
+const RESERVED: QueryOptions = { reserved: true };
 const MOVED_COLUMNS = "id, lane, queue, grp, event, payload, headers, attempt, created_at";
 
 /**
@@ -106,6 +108,7 @@ export class JobQueue {
       `DELETE FROM ${this.#jobs} AS j USING unnest($1::bigint[], $2::uuid[]) AS done(id, token)
        WHERE j.id = done.id AND j.token = done.token RETURNING j.id`,
       refArrays(jobs),
+      RESERVED,
     ));
   }
 
@@ -129,6 +132,7 @@ export class JobQueue {
        SELECT id FROM gone`,
       [...refArrays(jobs), jobs.map((job) => job.lane), jobs.map((job) => job.delayMs),
         jobs.map((job) => job.history), jobs.map((job) => job.error)],
+      RESERVED,
     ));
   }
 
@@ -139,6 +143,7 @@ export class JobQueue {
        FROM unnest($1::bigint[], $2::uuid[], $3::int[]) AS r(id, token, uncounted)
        WHERE j.id = r.id AND j.token = r.token`,
       [...refArrays(jobs), jobs.map((job) => (job.unstarted ? 1 : 0))],
+      RESERVED,
     );
   }
 
@@ -157,8 +162,8 @@ export class JobQueue {
          WHERE id = ANY (ARRAY(SELECT id FROM free)))
        SELECT j.id FROM ${this.#jobs} AS j JOIN held AS h ON j.id = h.id AND j.token = h.token`,
       [...refArrays(jobs), this.#leaseMs],
-      // A pool that is full must not keep the next try from coming in time.
-      { acquireTimeoutMs: this.#leaseMs / 3 },
+      // What waits must not keep the next try from coming in time.
+      { ...RESERVED, acquireTimeoutMs: this.#leaseMs / 3 },
     ));
   }
 

@@ -11,6 +11,7 @@ export interface PoolOptions {
 }
 
 interface Waiter {
+  readonly reserved: boolean;
   readonly resolve: (connection: PooledConnection) => void;
   readonly reject: (error: Error) => void;
   readonly timer: NodeJS.Timeout;
@@ -20,14 +21,18 @@ const IDLE_TIMEOUT_MS = 30_000;
 const CLOSE_GRACE_MS = 5_000;
 
 /**
- * Connections for queries, most recently used first. In place of pg's own pool, because a wait here ends at a limit of
+ * Connections for queries, most recently used first: `size` for ordinary users, and one more that only reserved
+ * statements can have, so that no number of long transactions holds up what keeps the node alive. In place of pg's own pool, because a wait here ends at a limit of
  * its own per caller, takes whichever comes first of a released and a new connection, and never hands out a dead one.
  */
 export class ConnectionPool {
   readonly #options: PoolOptions;
   readonly #open = new Set<PooledConnection>();
   readonly #idle: PooledConnection[] = [];
+  /** In the hands of ordinary users. */
+  readonly #lent = new Set<PooledConnection>();
   readonly #waiters = new Set<Waiter>();
+  readonly #reserved = new Set<Waiter>();
   #connecting = 0;
   #reachable = true;
   #sweep: NodeJS.Timeout | undefined;
@@ -40,14 +45,15 @@ export class ConnectionPool {
   }
 
   stats(): { total: number; idle: number; waiting: number; reachable: boolean } {
-    return { total: this.#open.size, idle: this.#idle.length, waiting: this.#waiters.size, reachable: this.#reachable };
+    return { total: this.#open.size, idle: this.#idle.length, waiting: this.#waiting, reachable: this.#reachable };
   }
 
   /** Every connection got must be given back by `release` or `discard`. */
-  async acquire(timeoutMs: number): Promise<PooledConnection> {
+  async acquire(timeoutMs: number, reserved = false): Promise<PooledConnection> {
     while (this.#closing === undefined) {
-      const idle = this.#idle.pop();
-      if (idle === undefined) return this.#wait(timeoutMs);
+      const idle = reserved || this.#mayLend ? this.#idle.pop() : undefined;
+      if (idle === undefined) return this.#wait(timeoutMs, reserved);
+      if (!reserved) this.#lent.add(idle);
       if (await idle.wake()) return idle;
       this.discard(idle);
     }
@@ -57,8 +63,9 @@ export class ConnectionPool {
   release(connection: PooledConnection): void {
     if (!connection.reusable || this.#closing !== undefined) return this.discard(connection);
     this.#reachable = true;
+    this.#lent.delete(connection);
     const waiter = this.#nextWaiter();
-    if (waiter !== undefined) return waiter.resolve(connection);
+    if (waiter !== undefined) return this.#serve(waiter, connection);
     connection.rest();
     this.#idle.push(connection);
     this.#sweep ??= setTimeout(() => this.#endIdle(), IDLE_TIMEOUT_MS).unref();
@@ -78,7 +85,7 @@ export class ConnectionPool {
 
   async #close(): Promise<void> {
     clearTimeout(this.#sweep);
-    for (let waiter = this.#nextWaiter(); waiter !== undefined; waiter = this.#nextWaiter()) waiter.reject(closedError());
+    for (const waiter of [...this.#reserved, ...this.#waiters]) this.#dequeue(waiter).reject(closedError());
     for (const connection of this.#idle.splice(0)) this.discard(connection);
     await this.#emptied();
     for (const connection of this.#open) connection.destroy();
@@ -101,29 +108,49 @@ export class ConnectionPool {
     });
   }
 
-  #wait(timeoutMs: number): Promise<PooledConnection> {
+  /** One more may be lent to an ordinary user. */
+  get #mayLend(): boolean {
+    return this.#lent.size < this.#options.size;
+  }
+
+  get #waiting(): number {
+    return this.#waiters.size + this.#reserved.size;
+  }
+
+  #wait(timeoutMs: number, reserved: boolean): Promise<PooledConnection> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiters.delete(waiter);
-        reject(this.#waitedTooLong(timeoutMs));
-      }, timeoutMs);
-      const waiter: Waiter = { resolve, reject, timer };
-      this.#waiters.add(waiter);
+      const timer = setTimeout(() => this.#dequeue(waiter).reject(this.#waitedTooLong(timeoutMs)), timeoutMs);
+      const waiter: Waiter = { reserved, resolve, reject, timer };
+      this.#queueOf(waiter).add(waiter);
       this.#connectForWaiters();
     });
   }
 
-  #nextWaiter(): Waiter | undefined {
-    const [waiter] = this.#waiters;
-    if (waiter === undefined) return undefined;
-    this.#waiters.delete(waiter);
+  #queueOf(waiter: Waiter): Set<Waiter> {
+    return waiter.reserved ? this.#reserved : this.#waiters;
+  }
+
+  #dequeue(waiter: Waiter): Waiter {
+    this.#queueOf(waiter).delete(waiter);
     clearTimeout(waiter.timer);
     return waiter;
   }
 
+  #nextWaiter(): Waiter | undefined {
+    const [waiter] = this.#reserved.size > 0 || !this.#mayLend ? this.#reserved : this.#waiters;
+    return waiter === undefined ? undefined : this.#dequeue(waiter);
+  }
+
+  #serve(waiter: Waiter, connection: PooledConnection): void {
+    if (!waiter.reserved) this.#lent.add(connection);
+    waiter.resolve(connection);
+  }
+
   #connectForWaiters(): void {
-    if (this.#closing !== undefined || this.#connecting >= this.#waiters.size) return;
-    if (this.#open.size + this.#connecting < this.#options.size) void this.#connect();
+    if (this.#closing !== undefined || this.#connecting >= this.#waiting) return;
+    const { size } = this.#options;
+    if (this.#open.size + this.#connecting > size) return;
+    if (this.#reserved.size > 0 || this.#lent.size + this.#connecting < size) void this.#connect();
   }
 
   async #connect(): Promise<void> {
@@ -154,6 +181,7 @@ export class ConnectionPool {
 
   #remove(connection: PooledConnection): void {
     this.#open.delete(connection);
+    this.#lent.delete(connection);
     this.#afterRemoval();
   }
 

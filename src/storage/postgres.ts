@@ -53,7 +53,7 @@ class PostgresStorage implements Storage, TransactionHost {
   }
 
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
-    const connection = await this.#acquire(options);
+    const connection = await this.#acquire(options, options?.reserved);
     try {
       const { rows } = await connection.query(sql, params);
       return rows as T[];
@@ -112,8 +112,8 @@ class PostgresStorage implements Storage, TransactionHost {
     this.#pool.discard(connection);
   }
 
-  #acquire(options: QueryOptions | undefined): Promise<PooledConnection> {
-    return this.#pool.acquire(options?.acquireTimeoutMs ?? ACQUIRE_TIMEOUT_MS);
+  #acquire(options: QueryOptions | undefined, reserved = false): Promise<PooledConnection> {
+    return this.#pool.acquire(options?.acquireTimeoutMs ?? ACQUIRE_TIMEOUT_MS, reserved);
   }
 
   /** BEGIN has no effect of its own, so a connection found dead by it costs only a second try. */
