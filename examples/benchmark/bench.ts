@@ -17,9 +17,11 @@ if (unknown.length > 0) throw new Error(`--only ${unknown.join()}: the scenarios
 
 process.env["MESH_TOKEN"] ??= randomBytes(24).toString("hex");
 process.env["HOSTNAME"] = "127.0.0.1";
-const postgres = process.env["DATABASE_URL"] === undefined ? await startEmbeddedPostgres(true, createLogger({ level: "error" })) : null;
+const given = process.env["DATABASE_URL"];
+const counting = { shared_preload_libraries: "pg_stat_statements" };
+const postgres = given === undefined ? await startEmbeddedPostgres(true, createLogger({ level: "error" }), counting) : null;
 try {
-  const settings: Settings = { databaseUrl: postgres?.url ?? process.env["DATABASE_URL"]!, roundMs: quick ? 1_000 : 4_000 };
+  const settings: Settings = { databaseUrl: postgres?.url ?? given!, roundMs: quick ? 1_000 : 4_000 };
   process.stdout.write(`Node ${process.version}\n\n| scenario | here | floor: node:http and undici |\n|---|---|---|\n`);
   for (const [name, scenario] of Object.entries(SCENARIOS)) {
     if (chosen.length > 0 && !chosen.includes(name)) continue;
