@@ -193,6 +193,8 @@ export interface HostEnv {
   readonly dispatcher: Dispatcher;
   /** Bound URL of the HTTP server, or null before `listening` and where there is none. */
   readonly url: string | null;
+  /** Address that the HTTP server is bound to, null where `url` is: `0.0.0.0` and `::` stand for all of the machine's. */
+  readonly address: string | null;
   readonly draining: boolean;
   secret(name: string): string | null;
   /** Runs a host action in exactly this scope: level and chain are the caller's to count. */

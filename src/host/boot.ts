@@ -12,7 +12,7 @@ import type { HostState } from "./env.js";
 const HTTP_GRACE_MS = 1_000;
 
 export interface BootOptions extends EngineOptions {
-  readonly state: HostState & { url: string | null };
+  readonly state: HostState & { url: string | null; address: string | null };
   readonly hostCheck: Parameters<Health["add"]>[1];
 }
 
@@ -40,7 +40,10 @@ export async function boot(given: BootOptions): Promise<RunningHost> {
     await plugin.ready?.(env);
   }
   checkpoint();
-  if (http !== null) state.url = await http.listen();
+  if (http !== null) {
+    state.url = await http.listen();
+    state.address = http.address;
+  }
   for (const plugin of arrangement.of("lifecycle")) {
     checkpoint();
     await plugin.listening?.(env);

@@ -7,6 +7,7 @@ import type { Logger } from "../logger.js";
 /** What of the host's state plugins can see. */
 export interface HostState {
   readonly url: string | null;
+  readonly address: string | null;
   readonly draining: boolean;
 }
 
@@ -26,6 +27,9 @@ export function createEnv({ name, nodeId, log, engines, deliveries, health, stat
     name, nodeId, log, storage, bus, outbox, dispatcher,
     get url() {
       return state.url;
+    },
+    get address() {
+      return state.address;
     },
     get draining() {
       return state.draining;

@@ -9,8 +9,7 @@ import { onSignals } from "./signals.js";
 import { Teardown } from "./teardown.js";
 import type { HostMesh } from "../contract/mesh-client.js";
 import type { HealthReport, Registration } from "../contract/registration.js";
-import type { RunningHost } from "./boot.js";
-import type { HostState } from "./env.js";
+import type { BootOptions, RunningHost } from "./boot.js";
 import type { HostOptions, ResolvedHostOptions } from "./options.js";
 import type { Arrangement } from "./plugins.js";
 
@@ -55,7 +54,7 @@ class MeshHost implements Host {
   readonly #options: ResolvedHostOptions;
   readonly #registry = new Registry();
   readonly #teardown: Teardown;
-  readonly #state: HostState & { url: string | null };
+  readonly #state: BootOptions["state"];
   #phase: Phase = "new";
   #arrangement: Arrangement | undefined;
   #running: RunningHost | undefined;
@@ -69,6 +68,7 @@ class MeshHost implements Host {
     const draining = (): boolean => this.#stopping !== undefined;
     this.#state = {
       url: null,
+      address: null,
       get draining() {
         return draining();
       },
@@ -168,7 +168,7 @@ class MeshHost implements Host {
 
   #end(): void {
     this.#phase = "stopped";
-    this.#state.url = null;
+    this.#state.url = this.#state.address = null;
     this.#removeSignals();
   }
 }

@@ -1,3 +1,4 @@
+import { lookup } from "node:dns/promises";
 import { hostname } from "node:os";
 
 /**
@@ -13,10 +14,36 @@ export function parseAdvertisedUrl(text: string): { readonly url: string } | { r
   return { url: url.origin + url.pathname.replace(/\/+$/, "") };
 }
 
-/** `http://{HOSTNAME or hostname}:{bound port}`. */
-export function defaultAdvertisedUrl(boundUrl: string, environment: NodeJS.ProcessEnv = process.env): string {
-  const host = environment["HOSTNAME"] || hostname();
-  return `http://${host.includes(":") ? `[${host}]` : host}:${portOf(boundUrl)}`;
+/** Where the HTTP server is bound: `url` reaches it from this machine, `address` may stand for all of the machine's. */
+export interface BoundServer {
+  readonly url: string;
+  readonly address: string;
+}
+
+/** `http://{HOSTNAME or hostname}:{bound port}`, but the bound URL where only that can be reached and no HOSTNAME says otherwise. */
+export function defaultAdvertisedUrl(bound: BoundServer, environment: NodeJS.ProcessEnv = process.env): string {
+  const named = environment["HOSTNAME"];
+  if (!named && isLoopbackHost(bound.address)) return bound.url;
+  const host = named || hostname();
+  return `http://${host.includes(":") ? `[${host}]` : host}:${portOf(bound.url)}`;
+}
+
+/** What keeps peers from calling `url`, with the remedy; null where nothing is known to. */
+export function reachProblem(url: string, bound: BoundServer): string | null {
+  const boundToLoopback = isLoopbackHost(bound.address);
+  if (isLoopback(url)) return `mesh node advertises a loopback address: peers on other machines cannot reach it; set ${boundToLoopback ? "server.host and advertisedUrl" : "advertisedUrl"}`;
+  if (boundToLoopback) return `the HTTP server is bound to the loopback address ${bound.address}, but the mesh node advertises ${url}, where peers may not reach it; set server.host, or advertisedUrl`;
+  return null;
+}
+
+/** Whether the name in `url` leads to an address, as this machine sees it. */
+export async function isResolvable(url: string): Promise<boolean> {
+  try {
+    await lookup(new URL(url).hostname.replace(/^\[|\]$/g, ""));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Port 0 stands for the port that the server was given: tests and demos bind any free one. */
@@ -34,8 +61,11 @@ function portOf(url: string): string {
 }
 
 export function isLoopback(url: string): boolean {
-  const { hostname: host } = new URL(url);
-  return host === "localhost" || host.endsWith(".localhost") || host === "[::1]" || host.startsWith("127.");
+  return isLoopbackHost(new URL(url).hostname.replace(/^\[|\]$/g, ""));
+}
+
+function isLoopbackHost(host: string): boolean {
+  return host === "localhost" || host.endsWith(".localhost") || host === "::1" || /^(::ffff:)?127\./.test(host);
 }
 
 /** A path as it stands in a request line: absolute, without dot segments, query or fragment. */

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { MeshConfigurationError, MeshError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
-import { defaultAdvertisedUrl, fillBoundPort, isLoopback } from "./advertised-url.js";
+import { defaultAdvertisedUrl, fillBoundPort, isResolvable, reachProblem } from "./advertised-url.js";
 import { Discovery } from "./discovery.js";
 import { INFO_EVENTS, INFO_PATTERN, readHint } from "./info-events.js";
 import { Presence } from "./presence.js";
@@ -168,14 +168,23 @@ export class MeshNode implements Reachability {
 
   #advertisedUrl(env: HostEnv): string | null {
     if (this.options.transport === "local-only") return null;
-    if (env.url === null) {
+    const { url: boundUrl, address } = env;
+    if (boundUrl === null || address === null) {
       throw new MeshConfigurationError('mesh transport "http" needs the HTTP server, but the host has server: false; give the host a server or the mesh transport: "local-only"');
     }
     const given = this.options.advertisedUrl;
-    const url = given === null ? defaultAdvertisedUrl(env.url) : fillBoundPort(given, env.url);
-    if (isLoopback(url)) env.log.warn("mesh node advertises a loopback address: peers on other machines cannot reach it; set advertisedUrl", { advertisedUrl: url });
-    else if (isLoopback(env.url)) env.log.warn("the HTTP server is bound to a loopback address: peers on other machines cannot reach this node; set server.host", { url: env.url, advertisedUrl: url });
+    const bound = { url: boundUrl, address };
+    const url = given === null ? defaultAdvertisedUrl(bound) : fillBoundPort(given, boundUrl);
+    const problem = reachProblem(url, bound);
+    if (problem !== null) env.log.warn(problem, { advertisedUrl: url });
+    void this.#warnUnlessResolvable(url, env);
     return url;
+  }
+
+  /** Beside the start: a name server that is slow to say no must not hold it up. */
+  async #warnUnlessResolvable(url: string, env: HostEnv): Promise<void> {
+    if ((await isResolvable(url)) || this.#ended) return;
+    env.log.warn("mesh node advertises a name that does not resolve on this machine: where it does not on the others either, peers cannot call it; set advertisedUrl or HOSTNAME", { advertisedUrl: url });
   }
 
   #health(): HealthReport {

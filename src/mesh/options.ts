@@ -13,7 +13,8 @@ export interface MeshOptions {
   readonly transport?: "http" | "local-only";
   /**
    * Where peers reach this node; http or https. Port 0 stands for the bound port. Default: the environment variable
-   * `CHIMPBASE_MESH_ADVERTISED_URL`, else `http://{HOSTNAME or hostname}:{bound port}`.
+   * `CHIMPBASE_MESH_ADVERTISED_URL`, else `http://{HOSTNAME or hostname}:{bound port}`, or the bound address where the server is bound to
+   * loopback and `HOSTNAME` is not set.
    */
   readonly advertisedUrl?: string;
   /** Name of the secret, or several: the first is sent, all are accepted. Required for http. */

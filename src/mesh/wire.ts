@@ -57,5 +57,5 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
 function readToken(env: HostEnv, secret: string): string {
   const token = env.secret(secret);
   if (token !== null && token !== "") return token;
-  throw new MeshConfigurationError(`mesh option meshToken names the secret "${secret}", which is missing or empty: set it in the environment, the env file or the secrets directory`);
+  throw new MeshConfigurationError(`mesh option meshToken names the secret "${secret}", which is missing or empty: set it in secrets.values, the environment, secrets.envFile or secrets.dir`);
 }

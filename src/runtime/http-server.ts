@@ -49,6 +49,8 @@ export interface RequestScope extends Scope {
 export interface HttpServer {
   /** Resolves with the bound URL. Rejects with `MeshConfigurationError` where the address cannot be bound. */
   listen(): Promise<string>;
+  /** Address that is bound, once it listens: `0.0.0.0` and `::` stand for all of the machine's. */
+  readonly address: string | null;
   /** Requests that are not answered in full. */
   readonly inFlight: InFlight;
   /** Takes no new connections; those that are open end with their next answer. */
@@ -84,6 +86,7 @@ class NodeHttpServer implements HttpServer {
   readonly #protocols: ReadonlySet<string>;
   readonly #sockets = new Set<Socket>();
   #url = "";
+  #address: string | null = null;
   #closed: Promise<void> | undefined;
 
   constructor(options: HttpServerOptions) {
@@ -107,7 +110,13 @@ class NodeHttpServer implements HttpServer {
         resolve();
       });
     });
-    return (this.#url = boundUrl(this.#server.address() as AddressInfo));
+    const bound = this.#server.address() as AddressInfo;
+    this.#address = bound.address;
+    return (this.#url = boundUrl(bound));
+  }
+
+  get address(): string | null {
+    return this.#address;
   }
 
   refuseNew(): void {
@@ -234,6 +243,7 @@ function bindError(cause: Error, host: string, port: number): MeshConfigurationE
 }
 
 /** A server bound to all addresses is named by the loopback one, which it can be reached at. */
+/** A URL under which this machine reaches the server. */
 function boundUrl({ address, port }: AddressInfo): string {
   const host = address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
   return `http://${bracketed(host)}:${port}`;

@@ -78,7 +78,7 @@ function compile(files: string[]): void {
 /** Programs that serve for ever get SIGTERM once they have printed all that was promised; each must end with code 0. */
 function run(file: string, url: string, expected: readonly string[]): Promise<string> {
   return new Promise((resolvePrinted, reject) => {
-    const child = spawn(process.execPath, [file], { cwd: WORK, env: { ...process.env, DATABASE_URL: url, HOSTNAME: "127.0.0.1" } });
+    const child = spawn(process.execPath, [file], { cwd: WORK, env: { ...process.env, DATABASE_URL: url, HOSTNAME: undefined } });
     let output = "";
     let errors = "";
     let asked = false;

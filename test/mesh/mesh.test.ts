@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { hostname } from "node:os";
 import { test } from "node:test";
 import { chimpbaseMesh, MeshConfigurationError, MeshNoAvailableNodeError, MeshTimeoutError, ServiceDefinitionError, service } from "@chimpbase/mesh";
 import type { Context, Host } from "@chimpbase/mesh";
@@ -54,13 +53,6 @@ test("a local-only node is seen by peers but never called, and calls nobody", as
   await until(() => remote.mesh.peers().length === 1 && local.mesh.peers().length === 1);
   await assert.rejects(who(remote), MeshNoAvailableNodeError);
   await assert.rejects(local.mesh.call("v1.far.who"), MeshNoAvailableNodeError);
-});
-
-test("the default address is made of the host's name and the bound port", async () => {
-  await using mesh = await MeshFixture.open();
-  const host = await mesh.started([hello], { advertisedUrl: undefined as never });
-  const [row] = await rows(mesh);
-  assert.equal(row?.advertised_url, `http://${process.env["HOSTNAME"] || hostname()}:${new URL(host.url!).port}`);
 });
 
 test("a loopback address is warned of", async () => {
