@@ -116,11 +116,14 @@ export class QueueUpkeep {
     return rows.map((row) => row.lane);
   }
 
-  /** Remembers groups for ever: from now on they get their events, also those emitted while none of their nodes is up. */
+  /**
+   * Remembers groups for ever: from now on they get their events, also those emitted while none of their nodes is up. In
+   * one order on all nodes: those that boot at the same time would deadlock on each other's rows otherwise.
+   */
   async rememberGroups(groups: readonly GroupPattern[]): Promise<void> {
     await this.#storage.query(
       `INSERT INTO ${this.#groups} AS g (grp, pattern, regex)
-       SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[])
+       SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[]) AS given(grp, pattern, regex) ORDER BY grp, pattern
        ON CONFLICT (grp, pattern) DO UPDATE SET regex = EXCLUDED.regex WHERE g.regex IS DISTINCT FROM EXCLUDED.regex`,
       [groups.map((each) => each.group), groups.map((each) => each.pattern), groups.map((each) => each.regex)],
     );

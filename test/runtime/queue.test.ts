@@ -134,4 +134,16 @@ describe("queue statements", () => {
     );
     assert.match(plan.map((row) => row["QUERY PLAN"]).join("\n"), /Index Scan using _chimpbase_mesh_jobs_ready/);
   });
+
+  it("groups are remembered by many nodes at once, in whatever order each names them", async () => {
+    const nodes = Array.from({ length: 4 }, () => cluster.node());
+    const upkeeps = (await Promise.all(nodes)).map(({ storage }) => new QueueUpkeep(storage));
+    for (let round = 0; round < 10; round++) {
+      const groups = Array.from({ length: 60 }, (_, n) => ({ group: `g${round}`, pattern: `p${n}`, regex: null }));
+      const named = upkeeps.map((_, node) => groups.map((_group, n) => groups[(n * (2 * node + 7) + 15 * node) % 60]!).filter((_group, n) => n % 7 !== node));
+      await Promise.all(upkeeps.map((each, node) => each.rememberGroups(named[node]!)));
+    }
+    const [row] = await cluster.storage.query<{ n: number }>("SELECT count(*)::int AS n FROM _chimpbase_mesh_groups");
+    assert.ok(row!.n >= 550, `${row!.n}`);
+  });
 });
