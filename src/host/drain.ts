@@ -29,7 +29,7 @@ export async function drain(options: DrainOptions): Promise<void> {
   const patience = setTimeout(() => log.info("the drain waits for handlers under way", { running: running(options) }), PATIENCE_MS);
   const ended = await within(limitMs, async (signal) => {
     await Promise.all([engines.dispatcher.inFlight.endOfCurrent(), http?.inFlight.endOfCurrent()]);
-    if (!isIdle(options)) http?.refuseNew();
+    http?.refuseNew();
     await untilIdle(options, signal);
   });
   clearTimeout(patience);

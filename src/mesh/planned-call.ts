@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { Deadline } from "../pipeline/deadline.js";
 import type { Meta } from "../contract/context.js";
@@ -38,6 +39,8 @@ export class PlannedCall {
     const { signal } = this.options;
     if (signal === undefined) return () => this.cancellation.dispose();
     const abort = (): void => this.cancellation.abort(signal.reason);
+    // Calls under way together may share a signal: each takes its listener off, so that many are no leak.
+    if (signal instanceof EventTarget) setMaxListeners(0, signal);
     signal.addEventListener("abort", abort, { once: true });
     return () => {
       signal.removeEventListener("abort", abort);

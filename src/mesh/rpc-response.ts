@@ -52,4 +52,5 @@ function hasSmallBody(request: IncomingMessage): boolean {
   return !(declaredLength(request) > CHEAPLY_DROPPED);
 }
 
-const isOpen = (response: ServerResponse): boolean => !response.headersSent && !response.destroyed && response.socket !== null;
+/** A response without a socket is open too: that of a pipelined request whose turn has not come. */
+const isOpen = (response: ServerResponse): boolean => !response.headersSent && !response.destroyed;

@@ -2,6 +2,9 @@ import { MeshError } from "../errors.js";
 import type { ServerResponse } from "node:http";
 import type { Logger } from "../logger.js";
 
+/** How long a client that is still sending may take to read its answer. */
+const LINGER_MS = 500;
+
 export function answerJson(response: ServerResponse, status: number, body: object): void {
   response.writeHead(status, { "content-type": "application/json" });
   response.end(JSON.stringify(body));
@@ -17,14 +20,23 @@ export function answerError(error: unknown, response: ServerResponse, route: str
   if (response.headersSent || response.destroyed) return void response.destroy();
   for (const name of response.getHeaderNames()) response.removeHeader(name);
   if (known === null) return answerJson(response, 500, { ok: false, error: "internal error" });
+  const status = isErrorStatus(known.status) ? known.status : 500;
   // What is left of the body is not worth reading.
-  if (known.status === 413) closeAfter(response);
-  answerJson(response, isErrorStatus(known.status) ? known.status : 500, toBody(known));
+  if (status === 413) answerAndClose(response, status, toBody(known));
+  else answerJson(response, status, toBody(known));
 }
 
-function closeAfter(response: ServerResponse): void {
-  response.shouldKeepAlive = false;
-  response.once("finish", () => response.req.destroy());
+/**
+ * To close with bytes unread would reset the connection and take the answer with it. So the whole answer goes out, and
+ * the end of the response, at which Node closes, waits until the client has closed or the time is up.
+ */
+function answerAndClose(response: ServerResponse, status: number, body: object): void {
+  const text = JSON.stringify(body);
+  response.req.pause();
+  response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), connection: "close" });
+  response.write(text);
+  const timer = setTimeout(() => response.end(), LINGER_MS);
+  response.once("close", () => clearTimeout(timer));
 }
 
 function isErrorStatus(status: number): boolean {

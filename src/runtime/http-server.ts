@@ -15,6 +15,8 @@ import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeR
 /** W3C Trace Context: it travels in `ctx.meta`, and so along the whole call chain. */
 const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
+const LONGEST_CHECK_MS = 30_000;
+
 export interface HttpLimits {
   readonly maxBodyBytes: number;
   readonly maxConnections: number;
@@ -85,6 +87,8 @@ class NodeHttpServer implements HttpServer {
   readonly #server: Server;
   readonly #protocols: ReadonlySet<string>;
   readonly #sockets = new Set<Socket>();
+  /** Responses to pipelined requests, which wait for those before them. */
+  readonly #queued = new Map<Socket, Set<ServerResponse>>();
   #url = "";
   #address: string | null = null;
   #closed: Promise<void> | undefined;
@@ -92,7 +96,12 @@ class NodeHttpServer implements HttpServer {
   constructor(options: HttpServerOptions) {
     this.#options = options;
     this.#protocols = new Set(options.routes.flatMap((route) => (route.kind === "upgrade" ? [route.protocol.toLowerCase()] : [])));
-    this.#server = createServer({ requestTimeout: options.requestTimeoutMs, keepAliveTimeout: options.keepAliveTimeoutMs });
+    this.#server = createServer({
+      requestTimeout: options.requestTimeoutMs,
+      keepAliveTimeout: options.keepAliveTimeoutMs,
+      // How late a request over its time may be noticed.
+      connectionsCheckingInterval: Math.min(LONGEST_CHECK_MS, options.requestTimeoutMs),
+    });
     this.#server.maxConnections = options.maxConnections;
     this.#server.on("request", (request, response) => void this.#handle(request, response, undefined));
     this.#server.on("connection", (socket: Socket) => this.#track(socket));
@@ -162,8 +171,23 @@ class NodeHttpServer implements HttpServer {
     // An error of the connection is followed by its close, which is where it is dealt with.
     response.on("error", () => undefined);
     response.on("close", () => this.#end(exchange));
+    if (response.socket === null) this.#queue(response, request.socket);
     if (this.#options.env.draining || this.#closed !== undefined) response.shouldKeepAlive = false;
     return exchange;
+  }
+
+  /** Of a closed connection, Node tells only the response whose turn it is: the others are told here. */
+  #queue(response: ServerResponse, socket: Socket): void {
+    const queued = this.#queued.get(socket) ?? new Set();
+    if (queued.size === 0 && !this.#queued.has(socket)) {
+      this.#queued.set(socket, queued);
+      socket.once("close", () => {
+        this.#queued.delete(socket);
+        for (const waiting of queued) if (waiting.socket === null) waiting.destroy().emit("close");
+      });
+    }
+    queued.add(response);
+    response.once("close", () => queued.delete(response));
   }
 
   /** An exchange ends when its response is written out, when the connection is gone, or with an upgrade. */

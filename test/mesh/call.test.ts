@@ -135,6 +135,20 @@ test("a deadline that the peer reports first is the caller's own, and one of its
 });
 
 describe("cancellation", () => {
+  test("by one signal of many calls ends them all, and warns of no leak", async () => {
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error): void => void warnings.push(warning);
+    process.on("warning", onWarning);
+    const controller = new AbortController();
+    const { call } = callFixture({ actions: new TestActions().add("v1.a.hang", never) });
+    const pending = Array.from({ length: 50 }, () => call("v1.a.hang", {}, { signal: controller.signal }));
+    await sleep(0);
+    controller.abort();
+    for (const { status } of await Promise.allSettled(pending)) assert.equal(status, "rejected");
+    process.off("warning", onWarning);
+    assert.deepEqual(warnings, []);
+  });
+
   test("by the caller's signal rejects the call and aborts the handler", async () => {
     const controller = new AbortController();
     let reason: unknown;
