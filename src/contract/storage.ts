@@ -9,6 +9,12 @@ export interface QueryOptions {
    * beyond `poolSize`. For short ones that wait for no lock. A transaction never is. Default false.
    */
   readonly reserved?: boolean;
+  /**
+   * Longest wait for the answer, in ms. Default 30000; `Infinity`: as long as the connection stands. Past it the statement
+   * is cancelled and its connection closed, so that one that has gone silent holds nobody up: code `DATABASE_UNAVAILABLE`,
+   * and the statement may have been executed. Given to a transaction, it also bounds BEGIN, COMMIT and savepoints.
+   */
+  readonly answerTimeoutMs?: number;
 }
 
 /**

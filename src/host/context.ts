@@ -25,6 +25,10 @@ export type ContextClass = new (services: ContextServices, scope: Scope, name: s
 
 /** Longest wait for a pooled connection. */
 const ACQUIRE_TIMEOUT_MS = 5_000;
+/** A statement is stopped so long after the deadline: by then the caller has been told of that, and not of the statement. */
+const AFTER_DEADLINE_MS = 500;
+/** The handler's own statements may take their time: a nightly report does. */
+const NO_DEADLINE: QueryOptions = { answerTimeoutMs: Infinity };
 const LONGEST_DELAY_MS = 10 * 365 * 24 * 3_600_000;
 
 /** Made for each run of a handler, so it makes its parts when they are first used. */
@@ -115,14 +119,14 @@ export class HostContext implements ScopedContext {
     this.#cancellation?.dispose();
   }
 
-  /** @internal Throws where the run is over already; otherwise says how long a statement may wait for a connection. */
-  admit(): QueryOptions | undefined {
+  /** @internal Throws where the run is over already; otherwise says how long a statement may take. */
+  admit(): QueryOptions {
     const { cancellation, deadline } = this.scope;
     if (cancellation.aborted) throw cancellationError(cancellation.reason, this.#name);
-    if (deadline === null) return undefined;
+    if (deadline === null) return NO_DEADLINE;
     const remaining = deadline.remainingMs();
     if (remaining <= 0) throw new MeshTimeoutError(this.#name, deadline.budgetMs);
-    return { acquireTimeoutMs: Math.min(ACQUIRE_TIMEOUT_MS, remaining) };
+    return { acquireTimeoutMs: Math.min(ACQUIRE_TIMEOUT_MS, remaining), answerTimeoutMs: remaining + AFTER_DEADLINE_MS };
   }
 
   /** @internal */

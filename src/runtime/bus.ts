@@ -28,7 +28,6 @@ export const RESYNC_EVENT = "__chimpbase.mesh.info.resync";
 
 const RETENTION_MS = 600_000;
 const LONGEST_GC_INTERVAL_MS = 60_000;
-const GC_LIMIT_MS = 30_000;
 const STOP_LIMIT_MS = 5_000;
 
 /**
@@ -184,7 +183,7 @@ export class PostgresListenEventBus implements EventBus {
 
   async #collect(): Promise<void> {
     try {
-      this.#collectable = await answered(this.#eventLog.collect(this.#retentionMs, this.#collectable), GC_LIMIT_MS);
+      this.#collectable = await this.#eventLog.collect(this.#retentionMs, this.#collectable);
     } catch (error) {
       this.#options.log.debug("the event log was not cleaned; the next round will", { err: error });
     }

@@ -36,7 +36,7 @@ export class JobSession implements Session {
   }
 
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
-    return (await this.#open(options)).query<T>(sql, params);
+    return (await this.#open(options)).query<T>(sql, params, options);
   }
 
   async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {

@@ -1,8 +1,5 @@
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
-import { answered } from "./answer-limit.js";
 import type { EventLog, LogPosition, LogRow } from "./event-log.js";
-
-const ANSWER_LIMIT_MS = 30_000;
 
 /** A place in the log, and what has been read there but not handed over. Whatever fails, the next try goes on from here. */
 export class LogCursor {
@@ -49,7 +46,7 @@ export class LogCursor {
     // Before the read: what is suspected while it is under way concerns the next.
     this.suspectCrash = false;
     try {
-      const { rows, next, more, nowMs } = await answered(this.#eventLog.read(this.#position, until, suspectCrash), ANSWER_LIMIT_MS);
+      const { rows, next, more, nowMs } = await this.#eventLog.read(this.#position, until, suspectCrash);
       if (nowMs - this.#position.completeAtMs > this.#retentionMs) this.#gapSince ??= this.#position.completeAtMs;
       this.#rows = rows;
       this.#next = 0;
@@ -85,7 +82,7 @@ export class LogCursor {
 
   async #fill(): Promise<void> {
     const rows = this.#rows.slice(this.#next);
-    const gone = await answered(this.#eventLog.fillBodies(rows), ANSWER_LIMIT_MS);
+    const gone = await this.#eventLog.fillBodies(rows);
     if (gone > 0) this.#gapSince ??= rows[0]!.emittedAtMs;
   }
 }

@@ -1,6 +1,5 @@
 import type { Logger } from "../logger.js";
 import type { Storage } from "../contract/storage.js";
-import { answered } from "./answer-limit.js";
 import { encodeWake, WAKE_CHANNEL, type Wake } from "./wake.js";
 
 export interface NotifierOptions {
@@ -12,7 +11,7 @@ export interface NotifierOptions {
 /** Lanes beyond this many are left to their workers' polling. */
 const MAX_LANES = 10_000;
 const RETRY_MS = 250;
-const ANSWER_LIMIT_MS = 5_000;
+const ANSWER_LIMIT = { answerTimeoutMs: 5_000 };
 const SQL = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
 /**
@@ -69,7 +68,7 @@ export class Notifier {
   async #notify(wake: Wake): Promise<boolean> {
     const { storage, log } = this.#options;
     try {
-      await answered(storage.query(SQL, [storage.channel(WAKE_CHANNEL), encodeWake(wake)]), ANSWER_LIMIT_MS);
+      await storage.query(SQL, [storage.channel(WAKE_CHANNEL), encodeWake(wake)], ANSWER_LIMIT);
       return true;
     } catch (error) {
       log.debug("mesh notify failed", { err: error });

@@ -4,7 +4,6 @@ import type { Outbox, OutgoingEvent, OutgoingJob, Reach } from "../contract/mess
 import type { Storage, Transaction } from "../contract/storage.js";
 import { MeshError, MeshOverloadedError } from "../errors.js";
 import { sqlState } from "../storage/connection-errors.js";
-import { answered } from "./answer-limit.js";
 import { MessageWriter, type Written } from "./message-writer.js";
 import { Notifier } from "./notifier.js";
 import { encodeEvent, encodeJob, type Encoded } from "./outgoing.js";
@@ -36,7 +35,6 @@ const BATCH_MESSAGES = 1_000;
 const BATCH_BYTES = 4 * 1024 * 1024;
 const MAX_MESSAGES = 10_000;
 const MAX_BYTES = 64 * 1024 * 1024;
-const ANSWER_LIMIT_MS = 30_000;
 
 /**
  * One commit at a time: what is sent while one is under way shares the next (group commit, after DeWitt et al.,
@@ -122,7 +120,7 @@ class GroupCommitOutbox implements RunningOutbox {
    */
   async #commit(batch: readonly Pending[]): Promise<void> {
     try {
-      const written = await answered(this.#writer.write(this.#options.storage, batch.map(({ message }) => message)), ANSWER_LIMIT_MS);
+      const written = await this.#writer.write(this.#options.storage, batch.map(({ message }) => message));
       this.#announce(written);
       this.#release(batch);
       batch.forEach(({ resolve }, index) => resolve(written.results[index]!));

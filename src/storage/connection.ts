@@ -1,6 +1,7 @@
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import pg from "pg";
 import type { Row } from "../contract/storage.js";
+import { requestCancel, type Backend } from "./cancel-request.js";
 import { databaseUnavailable, meansUnavailable } from "./connection-errors.js";
 
 export interface ConnectionConfig {
@@ -14,6 +15,10 @@ export interface SqlResult {
   readonly command: string;
 }
 
+/** Default of `QueryOptions.answerTimeoutMs`. */
+export const ANSWER_TIMEOUT_MS = 30_000;
+
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const CONNECT_TIMEOUT_MS = 5_000;
 const KEEP_ALIVE_DELAY_MS = 10_000;
 const GOODBYE_MS = 1_000;
@@ -53,6 +58,7 @@ export class PooledConnection {
   readonly #client: pg.Client;
   readonly #onLost: (connection: PooledConnection) => void;
   #lost = false;
+  #silent = false;
   #busy = false;
   #touching: Promise<void> | undefined;
   #idleSince = 0;
@@ -85,12 +91,15 @@ export class PooledConnection {
     return !this.#lost && this.#client.getTransactionStatus() === "I";
   }
 
-  /** One at a time. */
-  async query(sql: string, params?: readonly unknown[]): Promise<SqlResult> {
+  /**
+   * One at a time. Without an answer within `limitMs` the connection is given up: the kernel gives up on a peer that does
+   * not confirm what was sent to it only after a quarter of an hour, and never on a frozen one.
+   */
+  async query(sql: string, params?: readonly unknown[], limitMs = ANSWER_TIMEOUT_MS): Promise<SqlResult> {
     if (this.#touching !== undefined) await this.#touching;
     this.#busy = true;
     try {
-      return await this.#send(sql, params);
+      return await this.#send(sql, params, limitMs);
     } finally {
       this.#busy = false;
     }
@@ -100,10 +109,11 @@ export class PooledConnection {
   touch(): Promise<void> {
     if (this.#busy) return Promise.resolve();
     const ended = (): void => void (this.#touching = undefined);
-    return (this.#touching ??= this.#send("SELECT 1").then(ended, ended));
+    return (this.#touching ??= this.#send("SELECT 1", [], ANSWER_TIMEOUT_MS).then(ended, ended));
   }
 
-  async #send(sql: string, params?: readonly unknown[]): Promise<SqlResult> {
+  async #send(sql: string, params: readonly unknown[] | undefined, limitMs: number): Promise<SqlResult> {
+    const limit = limitMs > LONGEST_TIMER_MS ? undefined : setTimeout(() => this.#giveUp(), limitMs);
     try {
       const result: SqlResult | SqlResult[] = await this.#client.query(sql, params as unknown[] | undefined);
       // Several statements in one string give several results: the last one counts.
@@ -111,8 +121,19 @@ export class PooledConnection {
     } catch (error) {
       if (meansUnavailable(error)) this.#lose();
       if (!this.#lost) throw error;
+      if (this.#silent) throw databaseUnavailable(`Postgres has not answered within ${Math.round(limitMs)} ms; the query may have been executed`, error);
       throw databaseUnavailable("the connection to Postgres was lost during a query that may have been executed", error);
+    } finally {
+      clearTimeout(limit);
     }
+  }
+
+  /** A statement that is merely slow is stopped too: closing alone would let it run on, beside those that come after it. */
+  #giveUp(): void {
+    this.#silent = true;
+    // The driver's types do not tell of these fields.
+    requestCancel(this.#client as unknown as Backend);
+    this.destroy();
   }
 
   rest(): void {

@@ -5,6 +5,8 @@ import { advisoryKey } from "./names.js";
 import { MIGRATIONS, type Migration } from "./schema.js";
 
 const LEDGER = "_chimpbase_mesh_migrations";
+/** Another node at work, or a step over large tables. */
+const AS_LONG_AS_IT_TAKES = { answerTimeoutMs: Infinity };
 
 /**
  * Brings the schema up to date, all or nothing. Any number of nodes may call this at once: one works, the others wait
@@ -26,7 +28,7 @@ async function ledgerExists(storage: Storage): Promise<boolean> {
 }
 
 async function migrateLocked(tx: Transaction, storage: Storage): Promise<void> {
-  await tx.query("SELECT pg_advisory_xact_lock($1)", [advisoryKey("migrations", storage.schema)]);
+  await tx.query("SELECT pg_advisory_xact_lock($1)", [advisoryKey("migrations", storage.schema)], AS_LONG_AS_IT_TAKES);
   // Not to_regclass again: after the wait for the lock it may still answer from this connection's cache.
   await tx.query(
     `CREATE TABLE IF NOT EXISTS ${storage.table(LEDGER)} (
@@ -44,7 +46,7 @@ async function pendingOf(session: Session, storage: Storage): Promise<readonly M
 }
 
 async function apply(tx: Transaction, storage: Storage, step: Migration): Promise<void> {
-  for (const statement of step.statements((name) => storage.table(name))) await tx.query(statement);
+  for (const statement of step.statements((name) => storage.table(name))) await tx.query(statement, [], AS_LONG_AS_IT_TAKES);
   await tx.query(`INSERT INTO ${storage.table(LEDGER)} (id, name) VALUES ($1, $2)`, [step.id, step.name]);
 }
 

@@ -22,8 +22,11 @@ const CLOSE_GRACE_MS = 5_000;
 
 /**
  * Connections for queries, most recently used first: `size` for ordinary users, and one more that only reserved
- * statements can have, so that no number of long transactions holds up what keeps the node alive. In place of pg's own pool, because a wait here ends at a limit of
- * its own per caller, takes whichever comes first of a released and a new connection, and never hands out a dead one.
+ * statements can have, so that no number of long transactions holds up what keeps the node alive.
+ *
+ * Not pg's own pool, which knows no reserve and one limit for all callers and for connecting, so that a call could not
+ * give up at its deadline. It also ties a caller to the connection made for it, even where another is free long before,
+ * hands out what the server has closed until the end has been read, and when closed waits for whatever is in use.
  */
 export class ConnectionPool {
   readonly #options: PoolOptions;

@@ -1,5 +1,5 @@
 import type { AsyncLocalStorage } from "node:async_hooks";
-import type { OwnedTransaction, Row, Transaction } from "../contract/storage.js";
+import type { OwnedTransaction, QueryOptions, Row, Transaction } from "../contract/storage.js";
 import type { Logger } from "../logger.js";
 import { MeshError, toError } from "../errors.js";
 import type { PooledConnection, SqlResult } from "./connection.js";
@@ -22,27 +22,32 @@ const ROLLBACK_WAIT_MS = 5_000;
 /**
  * One transaction or savepoint. Whatever is asked of it runs in order of asking, a nested transaction as one whole.
  * Code inside a nested transaction that uses the outer one works in the nested one, which is what SQL would do; without
- * that it would wait for itself. Who is inside is told by `scope`.
+ * that it would wait for itself. Who is inside is told by `scope`: contexts cannot tell code inside a nested transaction
+ * from code beside it, which must not share its fate. Up to Node 22 the first nested transaction of a process makes every
+ * promise dearer from then on (9.3 M awaits a second before, 3.9 M after, on Node 20); from Node 24 on it costs nothing.
  */
 export class PostgresTransaction implements OwnedTransaction {
   readonly #host: TransactionHost;
   readonly #connection: PooledConnection;
   readonly #parent: PostgresTransaction | null;
   readonly #depth: number;
+  readonly #limitMs: number;
   readonly #hooks: Hook[] = [];
   #closed = false;
   #tail: Promise<unknown> = Promise.resolve();
 
-  constructor(host: TransactionHost, connection: PooledConnection, parent: PostgresTransaction | null = null) {
+  /** `limitMs`: longest wait for the answer to a statement that begins or ends it. */
+  constructor(host: TransactionHost, connection: PooledConnection, limitMs: number, parent: PostgresTransaction | null = null) {
     this.#host = host;
+    this.#limitMs = limitMs;
     this.#connection = connection;
     this.#parent = parent;
     this.#depth = parent === null ? 0 : parent.#depth + 1;
   }
 
-  async query<T = Row>(sql: string, params?: readonly unknown[]): Promise<T[]> {
+  async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
     const level = this.#innermost();
-    const { rows } = await level.#inOrder(() => level.#connection.query(sql, params));
+    const { rows } = await level.#inOrder(() => level.#connection.query(sql, params, options?.answerTimeoutMs));
     return rows as T[];
   }
 
@@ -96,7 +101,7 @@ export class PostgresTransaction implements OwnedTransaction {
       throw databaseUnavailable("the connection to Postgres was lost before COMMIT: nothing is committed");
     }
     try {
-      return await this.#connection.query("COMMIT");
+      return await this.#control("COMMIT");
     } catch (error) {
       this.#host.discard(this.#connection);
       throw this.#connection.lost ? commitUnknown(error) : error;
@@ -104,9 +109,9 @@ export class PostgresTransaction implements OwnedTransaction {
   }
 
   async #savepoint<T>(fn: (tx: Transaction) => Promise<T>): Promise<T> {
-    const nested = new PostgresTransaction(this.#host, this.#connection, this);
+    const nested = new PostgresTransaction(this.#host, this.#connection, this.#limitMs, this);
     const name = `mesh_${nested.#depth}`;
-    await this.#connection.query(`SAVEPOINT ${name}`);
+    await this.#control(`SAVEPOINT ${name}`);
     try {
       const result = await this.#host.scope.run(nested, () => fn(nested));
       await nested.#inOrder(() => this.#release(name), true);
@@ -120,7 +125,7 @@ export class PostgresTransaction implements OwnedTransaction {
 
   async #release(name: string): Promise<void> {
     try {
-      await this.#connection.query(`RELEASE SAVEPOINT ${name}`);
+      await this.#control(`RELEASE SAVEPOINT ${name}`);
     } catch (error) {
       throw sqlState(error) === IN_FAILED_TRANSACTION ? abortedError() : error;
     }
@@ -131,7 +136,11 @@ export class PostgresTransaction implements OwnedTransaction {
     const sql = `ROLLBACK TO SAVEPOINT ${name}; RELEASE SAVEPOINT ${name}`;
     this.#closed = true;
     await this.#tail;
-    await this.#connection.query(sql).catch(() => undefined);
+    await this.#control(sql).catch(() => undefined);
+  }
+
+  #control(sql: string): Promise<SqlResult> {
+    return this.#connection.query(sql, [], this.#limitMs);
   }
 
   async #runHook(hook: Hook): Promise<void> {

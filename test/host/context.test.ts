@@ -143,6 +143,20 @@ test("names of queues and events, and delays, are checked before anything is sen
   for (const delayMs of [-1, NaN, Infinity, "1" as never]) await assert.rejects(ctx.queue.enqueue("q", null, { delayMs }), MeshConfigurationError);
 });
 
+test("a statement does not outlive its deadline by much, nor the transaction around it", async (t) => {
+  const { ctx, env } = await contextOf(t);
+  await ctx.db.query("CREATE TABLE notes (text TEXT)");
+  const hurried = env.dispatcher.context(env.dispatcher.rootScope({ deadline: new Deadline(50) }));
+  const failing = hurried.transaction(async (tx) => {
+    await tx.db.query("INSERT INTO notes VALUES ('dropped')");
+    await tx.db.query("SELECT pg_sleep(60)");
+  });
+  await assert.rejects(failing, { code: "DATABASE_UNAVAILABLE", message: /not answered within/ });
+  const running = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT pg_sleep(60)'";
+  await until(async () => (await ctx.db.query(running)).length === 0);
+  assert.deepEqual(await ctx.db.query("SELECT * FROM notes"), []);
+});
+
 test("secrets, deadline, signal and log belong to the run", async (t) => {
   const { env, lines } = await contextOf(t);
   const ctx = env.dispatcher.context(env.dispatcher.rootScope({ deadline: new Deadline(1_000), meta: { tenant: "a" } }));

@@ -140,6 +140,37 @@ test("a server that accepts and never answers is unavailable at the caller's lim
   assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
 });
 
+test("a connection gone silent fails its query at the limit, and frees its place in the pool", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const storage = await open(t, { url: relay.url, poolSize: 1 });
+  await storage.query("SELECT 1");
+  relay.freeze();
+  const start = performance.now();
+  await assert.rejects(storage.query("SELECT 1", [], { answerTimeoutMs: 150 }), (error) => {
+    assert.match((error as Error).message, /not answered within 150 ms; the query may have been executed/);
+    return code("DATABASE_UNAVAILABLE")(error) && (error as MeshError).retryable;
+  });
+  assert.ok(performance.now() - start < 1_000);
+  assert.equal(storage.stats().total, 0);
+  relay.thaw();
+  assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+});
+
+test("a statement past its limit does not run on in the server", async (t) => {
+  const storage = await open(t, { applicationName: "slow" });
+  await assert.rejects(storage.query("SELECT pg_sleep(60)", [], { answerTimeoutMs: 100 }), code("DATABASE_UNAVAILABLE"));
+  const running = "SELECT FROM pg_stat_activity WHERE application_name = 'slow' AND query LIKE 'SELECT pg_sleep%'";
+  await until(async () => (await storage.query(running)).length === 0);
+});
+
+test("without a limit, and with one longer than timers can be, a statement takes its time", async (t) => {
+  const storage = await open(t);
+  for (const answerTimeoutMs of [Infinity, 2 ** 40]) {
+    assert.deepEqual(await storage.query("SELECT 1 AS one FROM pg_sleep(0.05)", [], { answerTimeoutMs }), [{ one: 1 }]);
+  }
+});
+
 test("wrong options are named, and passwords never shown", async () => {
   const wrong: [Partial<PostgresOptions>, RegExp][] = [
     [{ url: "not a url s3cret" }, /^database\.url is not a URL/],

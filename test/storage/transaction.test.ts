@@ -235,6 +235,26 @@ test("a connection that breaks during COMMIT leaves the outcome unknown, and say
   await behind.close();
 });
 
+test("a transaction whose connection goes silent ends at its limit: before COMMIT nothing is committed, during COMMIT nobody knows", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const behind = await openPostgres({ url: relay.url, log: silentLog, poolSize: 1 });
+  const within = { answerTimeoutMs: 150 };
+  const before = await behind.begin(within);
+  relay.freeze();
+  await assert.rejects(before.query("SELECT 1", [], within), code("DATABASE_UNAVAILABLE"));
+  await assert.rejects(before.commit(), (error) => code("DATABASE_UNAVAILABLE")(error) && /nothing is committed/.test((error as Error).message));
+  relay.thaw();
+  const during = await behind.begin(within);
+  await insert(during, "perhaps");
+  relay.freeze();
+  await assert.rejects(during.commit(), code("COMMIT_UNKNOWN"));
+  relay.thaw();
+  await behind.transaction((tx) => insert(tx, "next"));
+  await behind.close();
+  assert.ok((await names()).includes("next"));
+});
+
 test("a dead connection met by BEGIN costs nothing", async (t) => {
   const relay = await relayTo(database.url);
   t.after(() => relay.close());
