@@ -124,7 +124,7 @@ export class Registry {
    * up, and its late outcome ignored.
    */
   async #query<T>(sql: string, params: readonly unknown[]): Promise<T[]> {
-    const done = await within(this.#storage.query<T>(sql, params, { acquireTimeoutMs: this.#limitMs, reserved: true }), this.#limitMs);
+    const done = await within(this.#storage.query<T>(sql, params, { acquireTimeoutMs: this.#limitMs, answerTimeoutMs: this.#limitMs, reserved: true }), this.#limitMs);
     if (done !== null) return done.value;
     throw new MeshError(`the registry did not answer within ${this.#limitMs}ms`, { code: "TIMEOUT", status: 503, retryable: true });
   }

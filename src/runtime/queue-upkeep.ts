@@ -84,7 +84,7 @@ export class QueueUpkeep {
          coalesce((SELECT json_agg(expired) FROM expired WHERE expired.lane = served.lane), '[]') AS expired
        FROM served`,
       [lanes],
-      { reserved: true },
+      { reserved: true, answerTimeoutMs: 10_000 },
     );
   }
 
@@ -111,7 +111,7 @@ export class QueueUpkeep {
        RETURNING j.lane`,
       [jobs.map((job) => job.id), jobs.map((job) => job.token), jobs.map((job) => job.lane),
         jobs.map((job) => job.history), jobs.map((job) => job.error)],
-      { reserved: true },
+      { reserved: true, answerTimeoutMs: 10_000 },
     );
     return rows.map((row) => row.lane);
   }

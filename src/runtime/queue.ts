@@ -42,7 +42,7 @@ export interface ReleasedJob extends JobRef {
 }
 
 /** What holds, ends and gives up leases must not wait for the transactions of the very jobs that it is about. */
-const RESERVED: QueryOptions = { reserved: true };
+const RESERVED: QueryOptions = { reserved: true, answerTimeoutMs: 10_000 };
 const MOVED_COLUMNS = "id, lane, queue, grp, event, payload, headers, attempt, created_at";
 
 /**
@@ -163,7 +163,7 @@ export class JobQueue {
        SELECT j.id FROM ${this.#jobs} AS j JOIN held AS h ON j.id = h.id AND j.token = h.token`,
       [...refArrays(jobs), this.#leaseMs],
       // What waits must not keep the next try from coming in time.
-      { ...RESERVED, acquireTimeoutMs: this.#leaseMs / 3 },
+      { reserved: true, acquireTimeoutMs: this.#leaseMs / 3, answerTimeoutMs: this.#leaseMs / 3 },
     ));
   }
 
