@@ -66,7 +66,7 @@ export class Registry {
   }
 
   #claim(registration: Registration, owner: string, claims: Claims): void {
-    if (!KINDS.has(registration?.kind)) throw new MeshConfigurationError(`${owner} registers something that is no registration: use action(), route(), plugin() and the like`);
+    if (!KINDS.has(registration?.kind)) throw new MeshConfigurationError(`${owner} registers ${kindOf(registration)}, which is no registration: use action(), route(), plugin() and the like; services go into chimpbaseMesh({ services: [...] })`);
     const name = uniqueName(registration);
     const other = name === null ? undefined : (this.#owners.get(name) ?? claims.owners.get(name));
     if (other !== undefined) throw new MeshConfigurationError(`${name} is registered twice: by ${other} and by ${owner}`);
@@ -97,6 +97,11 @@ export class Arrangement {
   of<K extends Leaf["kind"]>(...kinds: readonly K[]): readonly LeafOf<K>[] {
     return this.#leaves.filter((leaf): leaf is LeafOf<K> => (kinds as readonly string[]).includes(leaf.kind));
   }
+}
+
+function kindOf(value: unknown): string {
+  if (typeof value === "function") return `the function or class ${value.name || "(anonymous)"}`;
+  return Array.isArray(value) ? "an array" : typeof value === "object" && value !== null ? "an object" : String(value);
 }
 
 /** What may exist once in a host; null for what may repeat. */

@@ -3,6 +3,7 @@ import { resolveRetry, type RetryPolicy } from "../pipeline/retry.js";
 import type { CallOptions, Strategy } from "../contract/mesh-client.js";
 import type { LocalAction } from "./directory.js";
 import { isStrategy, STRATEGY_NAMES } from "./balancing.js";
+import { refuseUnknownKeys } from "./option-names.js";
 
 export interface CallDefaults {
   readonly strategy: Strategy;
@@ -18,8 +19,14 @@ export interface CallPolicy {
   readonly strategy: Strategy;
 }
 
+const CALL_OPTIONS: ReadonlySet<string> = new Set<keyof CallOptions>([
+  "timeoutMs", "attemptTimeoutMs", "retry", "strategy", "nodeId", "fallback", "signal", "meta",
+]);
+const RETRY_OPTIONS: ReadonlySet<string> = new Set<keyof RetryPolicy>(["attempts", "delayMs", "factor", "jitter"]);
+
 /** `options` over what the action declares, where it is known here, over the defaults of the mesh. */
 export function resolvePolicy(options: CallOptions, local: LocalAction | undefined, defaults: CallDefaults): CallPolicy {
+  checkKeys("call option", options, CALL_OPTIONS);
   const { timeoutMs, attemptTimeoutMs, strategy } = options;
   if (timeoutMs !== undefined) checkMs("timeoutMs", timeoutMs);
   if (attemptTimeoutMs !== undefined) checkMs("attemptTimeoutMs", attemptTimeoutMs);
@@ -27,6 +34,7 @@ export function resolvePolicy(options: CallOptions, local: LocalAction | undefin
   if (options.nodeId !== undefined && typeof options.nodeId !== "string") fail("nodeId", "the id of a node", options.nodeId);
   if (options.meta !== undefined && !isObject(options.meta)) fail("meta", "an object", options.meta);
   if (options.fallback !== undefined && typeof options.fallback !== "function") fail("fallback", "a function", options.fallback);
+  if (options.retry !== undefined) checkRetry(options.retry);
   const declared = local?.retry === undefined ? defaults.retry : resolveRetry(local.retry, defaults.retry, `action ${local.name}:`);
   return {
     timeoutMs: timeoutMs ?? local?.timeoutMs ?? defaults.timeoutMs,
@@ -36,7 +44,17 @@ export function resolvePolicy(options: CallOptions, local: LocalAction | undefin
   };
 }
 
-function isObject(value: unknown): boolean {
+/** A misspelt option would be ignored in silence. Without an array of keys: this is in the way of every call. */
+function checkKeys(what: string, options: object, known: ReadonlySet<string>): void {
+  for (const key in options) if (!known.has(key)) refuseUnknownKeys(what, options, [...known]);
+}
+
+function checkRetry(retry: unknown): void {
+  if (!isObject(retry)) fail("retry", "an object such as { attempts: 2 }", retry);
+  checkKeys("call option retry", retry, RETRY_OPTIONS);
+}
+
+function isObject(value: unknown): value is object {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 

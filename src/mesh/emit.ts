@@ -1,4 +1,5 @@
 import { MeshConfigurationError, MeshNoConsumerError } from "../errors.js";
+import { refuseUnknownKeys } from "./option-names.js";
 import type { EmitOptions } from "../contract/mesh-client.js";
 import type { Outbox, Reach } from "../contract/messaging.js";
 import type { ScopedContext } from "../contract/registration.js";
@@ -10,6 +11,7 @@ const RESERVED = "__chimpbase.";
 /** Emits from `ctx`, in its transaction where it has one. Resolves once the event is committed, or written there. */
 export async function emitEvent(outbox: Outbox, ctx: ScopedContext, event: string, payload: unknown, options: EmitOptions = {}): Promise<void> {
   checkEventName(event);
+  checkOptions(options);
   const { requestId, meta } = ctx.scope;
   const groups = await outbox.emit({ name: event, payload, requestId, meta }, reachOf(options), await ctx.session.joinTransaction());
   if (options.balanced === true && groups === 0) throw new MeshNoConsumerError(event);
@@ -18,6 +20,12 @@ export async function emitEvent(outbox: Outbox, ctx: ScopedContext, event: strin
 function reachOf({ balanced }: EmitOptions): Reach {
   if (balanced === undefined) return "all";
   return balanced ? "balanced" : "broadcast";
+}
+
+function checkOptions(options: EmitOptions): void {
+  const { balanced } = options as { readonly balanced?: unknown };
+  refuseUnknownKeys("emit option", options, ["balanced"]);
+  if (balanced !== undefined && typeof balanced !== "boolean") throw new MeshConfigurationError(`emit option balanced must be true or false, got ${String(balanced)}`);
 }
 
 function checkEventName(event: string): void {

@@ -14,7 +14,7 @@ import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
 import * as codec from "./rpc-codec.js";
 import { refuseAndClose, refuseUnread, sendAnswer, type RpcAnswer } from "./rpc-response.js";
 import { receivedScope } from "./rpc-scope.js";
-import { TokenVerifier } from "./rpc-token.js";
+import { RefusedTokens, TokenVerifier } from "./rpc-token.js";
 
 /** The host action that the RPC route hands over to. */
 export const EXECUTE_ACTION = "__chimpbase.mesh.rpc.execute";
@@ -72,6 +72,7 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
 class HttpRpcServer implements RpcServer {
   readonly #options: Required<RpcServerOptions>;
   readonly #verifier: TokenVerifier;
+  readonly #refused = new RefusedTokens();
   #inFlight = 0;
 
   constructor(options: Required<RpcServerOptions>) {
@@ -115,7 +116,10 @@ class HttpRpcServer implements RpcServer {
   /** What is decided before the body is read. */
   #refusal(request: IncomingMessage, { budgetMs }: Arrival, env: HostEnv): RpcAnswer | null {
     if (request.method !== "POST") return NOT_A_POST;
-    if (!this.#verifier.accepts(request.headers[codec.TOKEN_HEADER])) return UNAUTHORIZED;
+    if (!this.#verifier.accepts(request.headers[codec.TOKEN_HEADER])) {
+      this.#refused.note(request, env.log);
+      return UNAUTHORIZED;
+    }
     if (env.draining) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true });
     if (this.#inFlight >= this.#options.maxInFlight) return this.#failure(new MeshOverloadedError(`this mesh node is working on ${this.#inFlight} requests already`));
     if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();

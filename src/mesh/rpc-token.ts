@@ -1,4 +1,7 @@
 import { hash, timingSafeEqual } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import type { Logger } from "../logger.js";
+import { now } from "../pipeline/deadline.js";
 
 /** Whether a request shows one of the accepted tokens, in time that says nothing about any of them. */
 export class TokenVerifier {
@@ -36,3 +39,19 @@ function sameTokens(a: readonly string[], b: readonly string[]): boolean {
 }
 
 const digestOf = (token: string): Buffer => hash("sha256", token, "buffer");
+
+const WARN_EVERY_MS = 60_000;
+
+/** Says that callers are refused, at once and then once a minute: anyone can make it happen, as often as they like. */
+export class RefusedTokens {
+  #refused = 0;
+  #quietUntil = 0;
+
+  note({ socket }: IncomingMessage, log: Logger): void {
+    this.#refused++;
+    if (now() < this.#quietUntil) return;
+    log.warn("mesh rpc refused: its token is missing or none that meshToken names; do all nodes share the secret?", { from: socket.remoteAddress, refused: this.#refused });
+    this.#refused = 0;
+    this.#quietUntil = now() + WARN_EVERY_MS;
+  }
+}

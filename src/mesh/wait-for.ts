@@ -1,4 +1,5 @@
 import { MeshCancelledError, MeshConfigurationError, MeshTimeoutError } from "../errors.js";
+import { refuseUnknownKeys } from "./option-names.js";
 import type { WaitForOptions } from "../contract/mesh-client.js";
 import type { DeadlineView, CancellationView } from "../contract/registration.js";
 
@@ -21,6 +22,7 @@ export interface Waiter {
 
 /** Resolves when every name can be called; looks again only when something has changed. */
 export async function waitFor(names: readonly string[], reach: Reachability, options: WaitForOptions, waiter: Waiter): Promise<void> {
+  refuseUnknownKeys("option of waitFor", options, ["timeoutMs", "signal"]);
   for (const name of names) checkName(name);
   const missing = (): string[] => names.filter((name) => !reach.serves(name));
   if (missing().length === 0) return;

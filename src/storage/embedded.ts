@@ -84,7 +84,7 @@ async function othersPort(cluster: Cluster, log: Logger): Promise<number | null>
     const other = await runningServer(cluster.dataDirectory);
     if (other === null) return null;
     if (other.ready && (await accepts(other.port))) {
-      log.info("using the embedded Postgres that another process has started, and that ends with it", { ...other });
+      log.info("using the embedded Postgres that another process has started, and that ends with it", { postgresPid: other.pid, port: other.port });
       return other.port;
     }
     if (performance.now() > end) throw inUse(cluster, other.pid);

@@ -48,7 +48,9 @@ test("illegal names, patterns and handlers are refused where they are written", 
   refused(() => contextExtension("db", nothing), /"db": this key is taken/);
   refused(() => contextExtension("get", nothing), /"get"/);
   refused(() => plugin({ name: "" }), /name of a plugin/);
-  refused(() => idle().register({} as never), /no registration/);
+  refused(() => idle().register({} as never), /an object, which is no registration.*services go into chimpbaseMesh/);
+  refused(() => idle().register(class UsersService {} as never), /the function or class UsersService/);
+  refused(() => idle().register([action("x", nothing)] as never), /registers an array/);
   for (const event of ["*", "**", "a.*", "a.**.b", "__x.y"]) subscription(event, nothing);
 });
 

@@ -289,6 +289,7 @@ describe("options of a call", () => {
     ["attemptTimeoutMs", { attemptTimeoutMs: -1 }], ["strategy", { strategy: "nearest" }], ["strategy", { strategy: "toString" }],
     ["retry.attempts", { retry: { attempts: -1 } }], ["retry.attempts", { retry: { attempts: 1.5 } }], ["retry.factor", { retry: { factor: 0 } }],
     ["retry.jitter", { retry: { jitter: 2 } }], ["retry.delayMs", { retry: { delayMs: -1 } }], ["meta", { meta: [1] }], ["meta", { meta: null }], ["nodeId", { nodeId: 1 }], ["fallback", { fallback: 1 }],
+    ['did you mean "timeoutMs"', { timeout: 5 }], ["call option retry", { retry: 3 }], ['did you mean "attempts"', { retry: { attempt: 3 } }],
   ];
   for (const [option, options] of wrong) {
     test(`that are wrong are refused by name: ${option} in ${JSON.stringify(options)}`, async () => {

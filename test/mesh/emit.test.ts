@@ -34,6 +34,14 @@ test("the options choose the reach, and the event carries the context's request 
   ]);
 });
 
+test("misspelt options and a reach that is no boolean are refused, and nothing is sent", async () => {
+  const outbox = new Noted();
+  const ctx = contextOn({ joinTransaction: async () => null } as unknown as Session);
+  await assert.rejects(emitEvent(outbox, ctx, "a", 1, { balance: true } as never), /unknown emit option "balance"; did you mean "balanced"\?/);
+  await assert.rejects(emitEvent(outbox, ctx, "a", 1, { balanced: "yes" as never }), /emit option balanced must be true or false, got yes/);
+  assert.deepEqual(outbox.sent, []);
+});
+
 test("illegal and reserved event names are refused, and nothing is sent", async () => {
   const outbox = new Noted();
   const ctx = contextOn({ joinTransaction: async () => null } as unknown as Session);

@@ -9,6 +9,7 @@ import { createErrorReviver } from "#mesh/mesh/error-revival.js";
 import { createRpcClient, type RpcClientOptions } from "#mesh/mesh/rpc-client.js";
 import { createRpcServer, EXECUTE_ACTION, type ExecuteRequest, type RpcServerOptions } from "#mesh/mesh/rpc-server.js";
 import type { RpcTransport } from "#mesh/mesh/rpc-transport.js";
+import { createLogger } from "#mesh/logger.js";
 import { TimerWheel } from "#mesh/pipeline/timer-wheel.js";
 import { TestActions, TestDispatcher } from "./call-fixture.js";
 
@@ -31,6 +32,7 @@ export class RpcNode {
   readonly wheel = new TimerWheel();
   readonly suspected: string[] = [];
   readonly executed: string[] = [];
+  readonly logs: string[] = [];
   readonly caller: MeshCaller;
   readonly transport: RpcTransport;
   draining = false;
@@ -43,6 +45,7 @@ export class RpcNode {
     const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, defaultTimeoutMs: 5000, ...server });
     const env = Object.defineProperty({
       dispatcher,
+      log: createLogger({ write: (line) => void this.logs.push(line) }),
       action: async (name: string, args: unknown, scope: Scope) => {
         this.executed.push(name);
         if (name === EXECUTE_ACTION) return rpc.execute(dispatcher.context(scope), args as ExecuteRequest);

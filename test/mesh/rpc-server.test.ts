@@ -108,6 +108,16 @@ describe("the RPC route", () => {
     assert.equal(twice.status, 401);
   });
 
+  test("warns of a refused token once a minute, and never shows it", async (t) => {
+    const fresh = await RpcNode.start({ nodeId: "fresh" });
+    t.after(() => fresh.close());
+    for (let i = 0; i < 3; i++) await post(fresh, body("v1.t.echo"), { token: "wr0ng" });
+    const warnings = fresh.logs.filter((line) => line.includes("mesh rpc refused"));
+    assert.equal(warnings.length, 1);
+    assert.match(warnings[0] ?? "", /"level":40.*meshToken/);
+    assert.doesNotMatch(warnings[0] ?? "", /wr0ng/);
+  });
+
   test("decides on the token before the body has come", async () => {
     const raw = (await RawConnection.to(node)).send(`POST ${PATH} HTTP/1.1\r\nhost: x\r\nx-chimpbase-mesh-token: no\r\ncontent-length: 1000000\r\n\r\n`);
     await until(() => raw.received.includes("unauthorized mesh rpc"));

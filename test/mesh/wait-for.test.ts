@@ -72,4 +72,5 @@ test("a signal, the end of the run, and the end of the mesh cancel it", async ()
 test("a name without a version is a mistake, not something to wait for", async () => {
   for (const name of ["users", "v1", "", 5 as never]) await assert.rejects(waitFor([name], new Reach(), {}, waiter()), MeshConfigurationError);
   await assert.rejects(waitFor(["v1.users"], new Reach(), { timeoutMs: -1 }, waiter()), MeshConfigurationError);
+  await assert.rejects(waitFor(["v1.users"], new Reach(), { timeout: 5 } as never, waiter()), /"timeout"; did you mean "timeoutMs"\?/);
 });
