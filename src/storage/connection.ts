@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import pg from "pg";
 import type { Row } from "../contract/storage.js";
@@ -133,7 +134,17 @@ export class PooledConnection {
     this.#silent = true;
     // The driver's types do not tell of these fields.
     requestCancel(this.#client as unknown as Backend);
-    this.destroy();
+    this.#reset();
+  }
+
+  /** Drops what the kernel has not delivered: a statement must not be executed when the network is back, after later ones. */
+  #reset(): void {
+    try {
+      (this.#client.connection.stream as Socket).resetAndDestroy();
+    } catch {
+      // Neither TLS nor Unix sockets can.
+      this.destroy();
+    }
   }
 
   rest(): void {

@@ -157,6 +157,20 @@ test("a connection gone silent fails its query at the limit, and frees its place
   assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
 });
 
+test("a statement given up before it reached the server is not executed when the network is back", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const storage = await open(t, { url: relay.url, poolSize: 1 });
+  await storage.query("CREATE TABLE late (n INT)");
+  relay.freeze();
+  await assert.rejects(storage.query("INSERT INTO late VALUES (1)", [], { answerTimeoutMs: 50 }), code("DATABASE_UNAVAILABLE"));
+  relay.thaw();
+  await storage.query("INSERT INTO late VALUES (2)");
+  const backends = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'chimpbase-mesh'";
+  await until(async () => (await storage.query(backends)).length === 1);
+  assert.deepEqual(await storage.query("SELECT n FROM late"), [{ n: 2 }]);
+});
+
 test("a statement past its limit does not run on in the server", async (t) => {
   const storage = await open(t, { applicationName: "slow" });
   await assert.rejects(storage.query("SELECT pg_sleep(60)", [], { answerTimeoutMs: 100 }), code("DATABASE_UNAVAILABLE"));
