@@ -54,8 +54,13 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
   return { caller, server, drop: (peer) => transport.drop(peer), close };
 }
 
+const IN_A_HEADER = /^[!-~](?:[ -~]*[!-~])?$/;
+
 function readToken(env: HostEnv, secret: string): string {
   const token = env.secret(secret);
-  if (token !== null && token !== "") return token;
+  if (token !== null && IN_A_HEADER.test(token)) return token;
+  if (token !== null && token !== "") {
+    throw new MeshConfigurationError(`mesh option meshToken names the secret "${secret}", which no header can hold as it is: use visible ASCII characters, and no white space at its ends`);
+  }
   throw new MeshConfigurationError(`mesh option meshToken names the secret "${secret}", which is missing or empty: set it in secrets.values, the environment, secrets.envFile or secrets.dir`);
 }

@@ -75,7 +75,8 @@ class Exchange extends Run {
   ended = false;
 
   constructor(request: IncomingMessage, response: ServerResponse) {
-    super(`${request.method ?? ""} ${request.url ?? ""}`);
+    // Without the query, which may hold what no log should.
+    super(`${request.method ?? ""} ${(request.url ?? "").split("?", 1)[0] ?? ""}`);
     this.request = request;
     this.response = response;
   }

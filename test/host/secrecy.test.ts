@@ -1,0 +1,115 @@
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { inspect } from "node:util";
+import { MeshConfigurationError, chimpbaseAuth, chimpbaseMesh, createHost, onStart, route, service, type Host, type HostOptions } from "@chimpbase/mesh";
+import { createDatabase } from "../support/database.js";
+import { post } from "../mesh/rpc-fixture.js";
+import { until } from "../support/wait.js";
+
+const SECRETS = { MESH_TOKEN: "tok3n-in-clear", BOOT: "b00t-in-clear", OTHER: "0ther-in-clear" };
+const PASSWORD = "passw0rd-in-clear";
+const CLEAR = /in-clear/;
+
+/** All that two hosts log, and all that they answer. */
+class Record {
+  readonly said: string[] = [];
+  readonly hosts: Host[] = [];
+
+  host(options: HostOptions): Host {
+    const host = createHost({ server: { port: 0 }, secrets: { values: SECRETS }, logger: { level: "debug", write: (line) => void this.said.push(line) }, ...options });
+    this.hosts.push(host);
+    return host;
+  }
+
+  async answer(url: string, init: RequestInit = {}): Promise<number> {
+    const answer = await fetch(url, init);
+    this.said.push(JSON.stringify([...answer.headers]), await answer.text());
+    return answer.status;
+  }
+
+  /** Errors as a user would print them. */
+  failed(error: unknown): void {
+    this.said.push(inspect(error, { depth: 8, showHidden: true }), String(error));
+  }
+
+  check(): void {
+    assert.deepEqual(this.said.filter((text) => CLEAR.test(text)), []);
+  }
+}
+
+async function twoNodes(t: TestContext): Promise<{ record: Record; a: Host; b: Host }> {
+  const database = await createDatabase();
+  const url = new URL(database.url);
+  url.password = PASSWORD;
+  const record = new Record();
+  const node = (name: string): Host => record.host({ name, database: url.href }).register(
+    chimpbaseMesh({ services: [service({ name, version: 1, actions: { fail: async (ctx) => { ctx.log.info("fails"); throw new Error("no"); } } })], meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0" }),
+    chimpbaseAuth({ bootstrapKeySecret: "BOOT" }),
+    route("fail", (request, env) => {
+      if (new URL(request.url).pathname !== "/fail") return null;
+      env.secret("OTHER");
+      throw new Error("route failed");
+    }),
+    onStart((ctx) => void ctx.secret("OTHER")),
+  );
+  const a = node("a");
+  const b = node("b");
+  t.after(async () => {
+    await Promise.all(record.hosts.map((host) => host.stop()));
+    await database.drop();
+  });
+  await Promise.all([a.start(), b.start()]);
+  return { record, a, b };
+}
+
+test("no secret is in any log line, answer, health body, row or error of a running mesh", async (t) => {
+  const { record, a, b } = await twoNodes(t);
+  await a.mesh.waitFor("v1.b");
+  const urls = [a.url, b.url] as string[];
+  for (const url of urls) {
+    assert.equal(await record.answer(`${url}/readyz`), 200);
+    assert.equal(await record.answer(`${url}/livez`), 200);
+    assert.equal(await record.answer(`${url}/fail?key=query-in-clear`, { headers: { "x-api-key": SECRETS.BOOT } }), 500);
+    assert.equal(await record.answer(`${url}/fail`, { headers: { "x-api-key": "wrong" } }), 401);
+    const { text } = await post({ port: Number(new URL(url).port) }, "{", { token: SECRETS.MESH_TOKEN });
+    record.said.push(text);
+  }
+  await a.mesh.call("v1.b.fail").catch((error: unknown) => record.failed(error));
+  await b.stop();
+  await a.mesh.call("v1.b.fail").catch((error: unknown) => record.failed(error));
+  record.said.push(JSON.stringify(a.mesh.peers()));
+  await a.stop();
+  assert.ok(record.said.some((line) => line.includes("a request failed")));
+  record.check();
+});
+
+test("a token that no header can hold fails the start by the name of its secret", async (t) => {
+  const database = await createDatabase();
+  t.after(() => database.drop());
+  for (const token of ["line\nbreak-in-clear", "newline-in-clear\n", " blank-in-clear", "grüße-in-clear", ""]) {
+    const record = new Record();
+    const host = record.host({ database: database.url, secrets: { values: { MESH_TOKEN: token } } })
+      .register(chimpbaseMesh({ services: [service({ name: "a", version: 1, actions: {} })], meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0" }));
+    await assert.rejects(host.start(), (error) => {
+      record.failed(error);
+      return error instanceof MeshConfigurationError && error.message.includes('"MESH_TOKEN"');
+    });
+    record.check();
+  }
+});
+
+const unusable = ["not a host", "host:99999", "127.0.0.1:1", "127.0.0.1:1/a?sslmode=nonsense"];
+
+for (const place of unusable) {
+  test(`a database that cannot be used is reported without its password: ${place}`, async () => {
+    const record = new Record();
+    try {
+      await record.host({ database: `postgres://u:${PASSWORD}@${place}` }).start();
+      assert.fail("started");
+    } catch (error) {
+      record.failed(error);
+    }
+    await until(() => record.said.length > 0);
+    record.check();
+  });
+}
