@@ -188,6 +188,7 @@ class CallEngine {
   /** The node for the next attempt: one that has not failed in this call, as long as there is one. */
   #pick(call: PlannedCall): Candidate | undefined {
     const { nodeId } = call.options;
+    call.local = this.#parts.local.find(call.name);
     const self = call.local === undefined ? undefined : this.#self;
     if (nodeId !== undefined) return nodeId === this.#self.nodeId ? self : this.#parts.directory.candidate(nodeId, call.name);
     const { strategy } = call.policy;

@@ -1,5 +1,4 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { now } from "../pipeline/deadline.js";
 import { PeerCache } from "./peer-cache.js";
 import { within } from "./time-limit.js";
 import type { Candidate, NodeDirectory } from "./directory.js";
@@ -50,7 +49,6 @@ export class Discovery implements NodeDirectory {
   #timer: NodeJS.Timeout | undefined;
   #running = false;
   #failing = false;
-  #outageUntil = 0;
 
   constructor(options: DiscoveryOptions) {
     this.#options = options;
@@ -163,11 +161,10 @@ export class Discovery implements NodeDirectory {
   }
 
   async #readAll(): Promise<void> {
-    // Twice the limit: a row must be seen to be late before it is missing.
-    const read = await this.#options.registry.readLive(2 * this.#options.offlineAfterMs);
+    const read = await this.#options.registry.readLive(this.#options.offlineAfterMs);
     const services = await this.#readServices(read);
     this.#noteSuccess();
-    this.#cache.applyAll(read, services, now() < this.#outageUntil);
+    this.#cache.applyAll(read, services);
   }
 
   async #readNodes(nodeIds: readonly string[]): Promise<void> {
@@ -183,13 +180,13 @@ export class Discovery implements NodeDirectory {
   #noteSuccess(): void {
     if (!this.#failing) return;
     this.#failing = false;
-    this.#outageUntil = now() + 2 * this.#options.heartbeatMs;
     this.#options.log.info("mesh registry can be read again");
   }
 
   #noteFailure(error: unknown): void {
     if (!this.#failing) this.#options.log.warn("mesh registry cannot be read: peers stay as they were", { err: error });
     this.#failing = true;
+    this.#cache.noteFailure();
   }
 
   #schedule(): void {

@@ -1,5 +1,6 @@
 import { now } from "../pipeline/deadline.js";
 import { ActionIndex } from "./action-index.js";
+import { Hearing } from "./hearing.js";
 import { KnownPeer } from "./peer.js";
 import { Suspicion } from "./suspicion.js";
 import type { Offer } from "./action-index.js";
@@ -7,10 +8,6 @@ import type { Candidate, NodeDirectory } from "./directory.js";
 import type { NodeRow, RegistryRead, ServicesRow } from "./registry.js";
 import type { Logger } from "../logger.js";
 import type { Peer } from "../contract/mesh-client.js";
-
-/** Share of the peers that must be late at one moment before the silence is put down to this node or the database. */
-const MASS_SHARE = 1 / 3;
-const MASS_LEAST = 2;
 
 export interface PeerCacheOptions {
   /** This node: never its own peer. */
@@ -31,10 +28,8 @@ export interface PeerCacheOptions {
  */
 export class PeerCache implements NodeDirectory {
   readonly #options: PeerCacheOptions;
-  readonly #graceMs: number;
   readonly #peers = new Map<string, KnownPeer>();
-  /** Peers that should be gone by their row, with the end of their grace on the monotonic clock. */
-  readonly #held = new Map<string, number>();
+  readonly #hearing: Hearing;
   readonly #suspicion = new Suspicion();
   readonly #index = new ActionIndex(this.#suspicion);
   #databaseClock = { nowMs: 0, readAt: 0 };
@@ -42,7 +37,7 @@ export class PeerCache implements NodeDirectory {
 
   constructor(options: PeerCacheOptions) {
     this.#options = options;
-    this.#graceMs = Math.min(2 * options.heartbeatMs, options.offlineAfterMs);
+    this.#hearing = new Hearing(options);
   }
 
   candidates(action: string): readonly Candidate[] {
@@ -82,16 +77,16 @@ export class PeerCache implements NodeDirectory {
       .map((row) => row.nodeId);
   }
 
-  /** Takes over a read of all live rows. `afterOutage`: reads failed until shortly before, so rows may be late or swept for no fault of their nodes. */
-  applyAll(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>, afterOutage: boolean): void {
-    const silent = this.#takeRows(read, services);
-    const present = new Set(read.rows.map((row) => row.nodeId));
-    const missing = new Set([...this.#peers.keys()].filter((nodeId) => !present.has(nodeId) || silent.has(nodeId)));
-    const hold = afterOutage || this.#isMassSilence(missing, read.nowMs);
-    for (const nodeId of [...this.#peers.keys()]) {
-      if (!missing.has(nodeId)) this.#held.delete(nodeId);
-      else if (!hold || this.#graceIsOver(nodeId)) this.#drop(nodeId);
-    }
+  /** Takes over a read of all live rows. A row that is gone without a leave counts as silent: a live node writes it again. */
+  applyAll(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>): void {
+    this.#hearing.noteRead(read);
+    this.#takeRows(read, services);
+    for (const [nodeId, peer] of this.#peers) if (this.#expiryOf(peer) <= read.nowMs) this.#drop(nodeId);
+  }
+
+  /** A read has failed: silence says nothing about the peers until one succeeds. */
+  noteFailure(): void {
+    this.#hearing.noteFailure();
   }
 
   /** Takes over a read of just these nodes: a row that is gone was deleted, and one that is late is left to the next full read. */
@@ -104,25 +99,22 @@ export class PeerCache implements NodeDirectory {
   /** Time until the next peer would expire, were it never heard of again; Infinity without peers. */
   untilNextExpiry(): number {
     let soonest = Infinity;
-    const databaseNow = this.#databaseNow();
-    for (const [nodeId, peer] of this.#peers) {
-      const heldUntil = this.#held.get(nodeId);
-      const left = heldUntil === undefined ? peer.lastHeartbeatMs + this.#options.offlineAfterMs - databaseNow : heldUntil - now();
-      soonest = Math.min(soonest, left);
-    }
-    return Math.max(0, soonest);
+    for (const peer of this.#peers.values()) soonest = Math.min(soonest, this.#expiryOf(peer));
+    return Math.max(0, soonest - this.#databaseNow());
   }
 
-  /** Returns the nodes whose heartbeat is too old. */
-  #takeRows(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>): ReadonlySet<string> {
+  /** On the database's clock. */
+  #expiryOf(peer: KnownPeer): number {
+    return Math.max(peer.lastHeartbeatMs, this.#hearing.deafUntilMs) + this.#options.offlineAfterMs;
+  }
+
+  /** All but those that are too old. */
+  #takeRows(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>): void {
     this.#databaseClock = { nowMs: read.nowMs, readAt: now() };
-    const silent = new Set<string>();
     for (const row of read.rows) {
-      if (!this.#isPeer(row)) continue;
-      if (read.nowMs - row.lastHeartbeatMs >= this.#options.offlineAfterMs) silent.add(row.nodeId);
-      else this.#takeRow(row, services.get(row.nodeId));
+      const isOld = read.nowMs - row.lastHeartbeatMs >= this.#options.offlineAfterMs;
+      if (this.#isPeer(row) && !isOld) this.#takeRow(row, services.get(row.nodeId));
     }
-    return silent;
   }
 
   #takeRow(row: NodeRow, services: ServicesRow | undefined): void {
@@ -149,7 +141,6 @@ export class PeerCache implements NodeDirectory {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined) return;
     this.#peers.delete(nodeId);
-    this.#held.delete(nodeId);
     this.#suspicion.forget(nodeId);
     this.#list = null;
     this.#options.log.info("mesh peer gone", { peer: nodeId });
@@ -166,26 +157,6 @@ export class PeerCache implements NodeDirectory {
 
   #isPeer(row: NodeRow): boolean {
     return row.nodeId !== this.#options.nodeId;
-  }
-
-  /**
-   * Many peers silent or gone at once is rather one fault here or in the database than many out there. "At once" takes in
-   * those that are about to be late, since heartbeats are spread over time. A node that leaves in good order does not
-   * come here: its leave is a hint.
-   */
-  #isMassSilence(missing: ReadonlySet<string>, databaseNowMs: number): boolean {
-    const lateAfter = this.#options.offlineAfterMs - this.#options.heartbeatMs / 2;
-    let late = 0;
-    for (const [nodeId, peer] of this.#peers) {
-      if (missing.has(nodeId) || databaseNowMs - peer.lastHeartbeatMs >= lateAfter) late++;
-    }
-    return late >= MASS_LEAST && late >= this.#peers.size * MASS_SHARE;
-  }
-
-  #graceIsOver(nodeId: string): boolean {
-    const end = this.#held.get(nodeId);
-    if (end === undefined) this.#held.set(nodeId, now() + this.#graceMs);
-    return end !== undefined && now() >= end;
   }
 
   /** The database's clock, carried on by the monotonic one since the last read. */

@@ -20,7 +20,8 @@ export class PlannedCall {
     readonly args: unknown,
     readonly options: CallOptions,
     readonly policy: CallPolicy,
-    readonly local: LocalAction | undefined,
+    /** As of the last pick of a node: services come and go while a call is tried again. */
+    public local: LocalAction | undefined,
     /** Level and chain of the action that is called. */
     readonly step: Pick<Scope, "level" | "chain">,
     readonly meta: Meta,

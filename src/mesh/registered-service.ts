@@ -1,11 +1,10 @@
-import { MeshNoAvailableNodeError } from "../errors.js";
 import { fullActionName } from "../contract/descriptor.js";
 import { compileParams } from "../service/validation.js";
 import type { LocalAction } from "./directory.js";
 import type { ActionDescriptor, EventDescriptor, LifecycleHook, ParamsSchema, ServiceDescriptor, Settings } from "../contract/descriptor.js";
 import type { Context, ServiceSelf } from "../contract/context.js";
 import type { MeshClient, ServiceInfo } from "../contract/mesh-client.js";
-import type { Dispatcher, LiveRegistration, Target, TargetKind, WorkerOptions } from "../contract/registration.js";
+import type { Dispatcher, LiveRegistration, ScopedContext, Target, TargetKind, WorkerOptions } from "../contract/registration.js";
 
 type Handler = (ctx: Context, args: unknown, self: ServiceSelf) => unknown;
 
@@ -18,7 +17,6 @@ export class RegisteredService {
   readonly events: readonly LiveRegistration[];
   readonly #descriptor: ServiceDescriptor;
   #active = 0;
-  #closed = false;
   #whenIdle: (() => void) | null = null;
 
   constructor(descriptor: ServiceDescriptor) {
@@ -46,9 +44,8 @@ export class RegisteredService {
     if (errors.length > 0) throw errors[0];
   }
 
-  /** Takes no more calls; resolves when those under way have ended. */
-  async close(): Promise<void> {
-    this.#closed = true;
+  /** Resolves when no call is under way. */
+  async idle(): Promise<void> {
     if (this.#active > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
   }
 
@@ -59,7 +56,9 @@ export class RegisteredService {
 
   #localAction(action: ActionDescriptor): LocalAction {
     const name = fullActionName(this.#descriptor, action.name);
-    const target = this.#target("action", name, (ctx, args, self) => this.#counted(name, action.handler, ctx, args, self), action.params);
+    const { handler, ...rest } = this.#target("action", name, action.handler);
+    const validate = action.params === undefined ? undefined : compileParams(action.params, name);
+    const target: Target = { ...rest, handler: (ctx, args) => this.#counted(handler, validate, ctx, args) };
     const { timeoutMs, retry } = action;
     return { name, target, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...(retry === undefined ? {} : { retry }) };
   }
@@ -84,12 +83,11 @@ export class RegisteredService {
     };
   }
 
-  /** Refuses what came in too late as if the node were gone, so that the caller may look elsewhere. */
-  async #counted(name: string, handler: Handler, ctx: Context, args: unknown, self: ServiceSelf): Promise<unknown> {
-    if (this.#closed) throw new MeshNoAvailableNodeError(name);
+  /** Counts from the moment when the call has found its action: validation may take its time, and the service waits for it. */
+  async #counted(handler: Target["handler"], validate: Target["validate"], ctx: ScopedContext, args: unknown): Promise<unknown> {
     this.#active++;
     try {
-      return await handler(ctx, args, self);
+      return await handler(ctx, validate === undefined ? args : await validate(args));
     } finally {
       this.#active--;
       if (this.#active === 0) this.#whenIdle?.();

@@ -1,4 +1,3 @@
-import { setTimeout as pause } from "node:timers/promises";
 import { within } from "./time-limit.js";
 import type { PreparedService, NodeServices } from "./services.js";
 import type { RegisteredService } from "./registered-service.js";
@@ -7,8 +6,6 @@ import type { HostEnv } from "../contract/registration.js";
 
 /** Longest wait for the calls under way on a service that is taken off: the host's default drain limit. */
 const UNREGISTER_LIMIT_MS = 20_000;
-/** Between the moment when a call has found its action and the start of its handler lies its validation. */
-const VALIDATION_MS = 50;
 
 type Detach = () => Promise<void>;
 
@@ -60,7 +57,6 @@ export class ServiceSet {
         throw error;
       }
       this.#services.remove(services);
-      await pause(VALIDATION_MS);
       for (const service of services) await this.#retire(service, env);
     });
   }
@@ -76,7 +72,7 @@ export class ServiceSet {
   }
 
   async #retire(service: RegisteredService, env: HostEnv): Promise<void> {
-    const ended = Promise.all([service.close(), this.#started.get(service)?.()]);
+    const ended = Promise.all([service.idle(), this.#started.get(service)?.()]);
     const inTime = await within(ended, UNREGISTER_LIMIT_MS);
     if (inTime === null) env.log.warn("mesh service is taken off while calls are under way", { service: service.id });
     await this.#stop(service, env);

@@ -52,6 +52,10 @@ export class TestActions implements LocalActions {
     return this;
   }
 
+  remove(name: string): void {
+    this.#actions.delete(name);
+  }
+
   find(action: string): LocalAction | undefined {
     return this.#actions.get(action);
   }

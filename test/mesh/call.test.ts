@@ -247,6 +247,13 @@ describe("the choice of a node", () => {
     assert.equal(transport.asked.length, 2);
   });
 
+  test("counts this node only while it serves: an action taken off between two tries is not run", async () => {
+    let here = 0;
+    const actions = new TestActions().add("v1.s.x", () => { here++; actions.remove("v1.s.x"); throw new Error("no"); });
+    await assert.rejects(callFixture({ actions }).call("v1.s.x", {}, { retry: { attempts: 2, delayMs: 1 } }), MeshNoAvailableNodeError);
+    assert.equal(here, 1);
+  });
+
   test("sends depth and chain along", async () => {
     const { call, transport } = callFixture({ directory: directory(), actions: new TestActions().add("v1.a.outer", (ctx) => ctx.call("v1.s.x", { q: 1 })) });
     await call("v1.a.outer", {}, { meta: { m: 1 } });

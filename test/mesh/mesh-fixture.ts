@@ -1,6 +1,7 @@
 import { chimpbaseMesh, createHost } from "@chimpbase/mesh";
 import type { Host, HostOptions, MeshOptions, Plugin, ServiceSource } from "@chimpbase/mesh";
 import pg from "pg";
+import type { StandardSchemaV1 } from "#mesh/contract/standard-schema.js";
 import { createDatabase } from "../support/database.js";
 import type { TestDatabase } from "../support/database.js";
 
@@ -61,4 +62,9 @@ export class MeshFixture implements AsyncDisposable {
     await Promise.all(this.#hosts.map((host) => host.stop()));
     await this.#database.drop();
   }
+}
+
+/** A Standard Schema of one function. */
+export function schema(validate: (value: unknown) => unknown): StandardSchemaV1 {
+  return { "~standard": { version: 1, vendor: "test", validate: async (value: unknown) => ({ value: await validate(value) }) } };
 }

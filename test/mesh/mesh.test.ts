@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { chimpbaseMesh, MeshConfigurationError, MeshNoAvailableNodeError, MeshTimeoutError, ServiceDefinitionError, service } from "@chimpbase/mesh";
 import type { Context, Host } from "@chimpbase/mesh";
 import { until } from "../support/wait.js";
-import { MeshFixture } from "./mesh-fixture.js";
+import { MeshFixture, schema } from "./mesh-fixture.js";
 
 const hello = service({ name: "hello", version: 1, actions: { who: async (ctx: Context) => ctx.mesh.nodeId() } });
 const named = (name: string, hooks: { started?: () => unknown; stopped?: () => unknown } = {}) => service({
@@ -183,6 +183,25 @@ test("taking a service off waits for its calls under way", async () => {
   await until(async () => (await host.mesh.call("v1.slow.quick").catch(() => "refused")) === "refused");
   assert.deepEqual(seen, []);
   finish();
+  await Promise.all([call, gone]);
+  assert.deepEqual(seen, ["done", "stopped"]);
+});
+
+test("a call whose arguments are still being validated is under way too", async () => {
+  await using mesh = await MeshFixture.open();
+  const seen: string[] = [];
+  let pass: () => void = () => undefined;
+  const params = schema((value) => new Promise((resolve) => (pass = () => resolve(value))));
+  const host = await mesh.started([hello, service({
+    name: "checked", version: 1,
+    actions: { run: { params, handler: async () => "done" }, quick: async () => "quick" },
+    stopped: async () => void seen.push("stopped"),
+  })]);
+  const call = host.mesh.call("v1.checked.run", {}).then((result) => seen.push(String(result)));
+  const gone = host.mesh.unregister("v1.checked");
+  await until(async () => (await host.mesh.call("v1.checked.quick").catch(() => "refused")) === "refused");
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  pass();
   await Promise.all([call, gone]);
   assert.deepEqual(seen, ["done", "stopped"]);
 });

@@ -55,6 +55,18 @@ export class RegistryFixture implements AsyncDisposable {
     );
   }
 
+  /** Foreign nodes whose heartbeats are written every 50 ms until disposed. */
+  beating(...nodeIds: readonly string[]): AsyncDisposable {
+    let last: Promise<unknown> = Promise.resolve();
+    const timer = setInterval(() => (last = Promise.all(nodeIds.map((nodeId) => this.node(nodeId)))), 50);
+    return {
+      [Symbol.asyncDispose]: async () => {
+        clearInterval(timer);
+        await last;
+      },
+    };
+  }
+
   async remove(nodeId: string): Promise<void> {
     await this.storage.query("DELETE FROM _chimpbase_mesh_nodes WHERE node_id = $1", [nodeId]);
   }
@@ -83,4 +95,25 @@ export function breakable(storage: Storage): { readonly storage: Storage; broken
     },
   });
   return state;
+}
+
+/** A storage whose queries wait from `stall()` until what that returned is called. */
+export function stallable(storage: Storage): { readonly storage: Storage; stall(): () => void } {
+  let gate: Promise<void> | null = null;
+  const query: Storage["query"] = async (...args) => {
+    await gate;
+    return storage.query(...args);
+  };
+  const stalled = new Proxy(storage, {
+    get(target, key) {
+      const value: unknown = key === "query" ? query : Reflect.get(target, key, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const stall = (): (() => void) => {
+    let resume!: () => void;
+    gate = new Promise<void>((resolve) => (resume = resolve)).then(() => void (gate = null));
+    return resume;
+  };
+  return { storage: stalled, stall };
 }

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { MeshConfigurationError, MeshNoAvailableNodeError, ServiceDefinitionError } from "@chimpbase/mesh";
+import { MeshConfigurationError, ServiceDefinitionError } from "@chimpbase/mesh";
 import { NodeServices } from "#mesh/mesh/services.js";
 import { RegisteredService } from "#mesh/mesh/registered-service.js";
 import { Action, Event, Service } from "#mesh/service/decorators.js";
 import { service } from "#mesh/service/definition.js";
 import { instantiate } from "#mesh/service/describe.js";
 import type { Context, ServiceSelf } from "#mesh/contract/context.js";
+import { until } from "../support/wait.js";
+import { schema } from "./mesh-fixture.js";
 import type { Dispatcher, ScopedContext, Target } from "#mesh/contract/registration.js";
 
 @Service("users")
@@ -98,18 +100,25 @@ test("self carries the service, and its call and emit are those of the handler's
   assert.deepEqual(seen.slice(5), [["call", "a", 1, undefined], ["emit", "e", 2, undefined]]);
 });
 
-test("a closed service ends what is under way and refuses the rest so that it may run elsewhere", async () => {
+test("a service is idle when its calls have ended, from their validation on", async () => {
   const held: (() => void)[] = [];
-  const slow = service({ name: "slow", version: 1, actions: { wait: () => new Promise<void>((resolve) => held.push(resolve)) } });
+  const hold = () => new Promise<void>((resolve) => held.push(resolve));
+  const slow = service({
+    name: "slow", version: 1,
+    actions: { wait: { params: schema(async (value) => (await hold(), value)), handler: async () => { await hold(); return "done"; } } },
+  });
   const registered = new RegisteredService(instantiate(slow));
-  const run = () => registered.actions[0]!.target.handler(context, {}) as Promise<unknown>;
-  const underWay = run();
-  let closed = false;
-  const closing = registered.close().then(() => (closed = true));
-  await assert.rejects(run(), MeshNoAvailableNodeError);
-  assert.equal(closed, false);
-  held[0]!();
-  await Promise.all([underWay, closing]);
+  await registered.idle();
+  const underWay = registered.actions[0]!.target.handler(context, {}) as Promise<unknown>;
+  let idle = false;
+  const whenIdle = registered.idle().then(() => (idle = true));
+  for (const step of [1, 2]) {
+    await until(() => held.length === step);
+    assert.equal(idle, false);
+    held[step - 1]!();
+  }
+  assert.equal(await underWay, "done");
+  await whenIdle;
 });
 
 test("a withdrawn service still runs but is told to nobody; removed, it is gone", () => {
