@@ -24,7 +24,7 @@ export class Teardown {
       await withLimit(name, step);
     } catch (error) {
       this.#errors.push(error);
-      this.#log.error(`stopping: ${name} failed`, { error });
+      this.#log.error(`stopping: ${name} failed`, { err: error });
     }
   }
 

@@ -16,7 +16,7 @@ export function answerJson(response: ServerResponse, status: number, body: objec
  */
 export function answerError(error: unknown, response: ServerResponse, route: string, log: Logger): void {
   const known = error instanceof MeshError ? error : null;
-  if (known === null || known.status >= 500) log.error("a request failed", { request: route, error });
+  if (known === null || known.status >= 500) log.error("a request failed", { request: route, err: error });
   if (response.headersSent || response.destroyed) return void response.destroy();
   for (const name of response.getHeaderNames()) response.removeHeader(name);
   if (known === null) return answerJson(response, 500, { ok: false, error: "internal error" });

@@ -116,7 +116,7 @@ class NodeHttpServer implements HttpServer {
       this.#server.once("error", fail);
       this.#server.listen(port, host, () => {
         this.#server.off("error", fail);
-        this.#server.on("error", (error) => log.error("the HTTP server failed", { error }));
+        this.#server.on("error", (error) => log.error("the HTTP server failed", { err: error }));
         resolve();
       });
     });
