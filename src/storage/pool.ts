@@ -38,6 +38,8 @@ export class ConnectionPool {
   readonly #reserved = new Set<Waiter>();
   #connecting = 0;
   #reachable = true;
+  /** Why the last connection could not be made. */
+  #failure: MeshError | undefined;
   #sweep: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
   readonly #goodbyes = new Set<Promise<void>>();
@@ -161,12 +163,16 @@ export class ConnectionPool {
     try {
       const connection = await PooledConnection.open(this.#options, (lost) => this.#onLost(lost));
       this.#connecting--;
+      this.#failure = undefined;
       this.#open.add(connection);
       this.release(connection);
     } catch (error) {
       this.#connecting--;
       this.#reachable = false;
-      this.#nextWaiter()?.reject(connectFailure("database.url", error));
+      this.#failure = connectFailure("database.url", error);
+      // While others work, as where the server has no slot left, the next one released will do as well.
+      if ([...this.#open].some((open) => !open.lost)) return;
+      this.#nextWaiter()?.reject(this.#failure);
       this.#afterRemoval();
     }
   }
@@ -202,6 +208,7 @@ export class ConnectionPool {
   }
 
   #waitedTooLong(timeoutMs: number): MeshError {
+    if (this.#failure !== undefined && this.#open.size < this.#options.size) return this.#failure;
     if (!this.#reachable || this.#open.size === 0) return databaseUnavailable(`no connection to Postgres within ${timeoutMs} ms`);
     return new MeshOverloadedError(
       `all ${this.#options.size} connections of the pool were in use for ${timeoutMs} ms; raise database.poolSize or shorten transactions`,

@@ -82,6 +82,22 @@ test("never opens more connections than the pool's size", async (t) => {
   assert.ok(storage.stats().total <= 3);
 });
 
+test("where the server has no slot left, the connections there are serve all; who gets none learns why", async (t) => {
+  const role = `mesh_limited_${database.url.slice(-12)}`;
+  await withAdmin((admin) => admin.query(`CREATE ROLE ${role} LOGIN PASSWORD 'limited' CONNECTION LIMIT 2`));
+  t.after(() => withAdmin((admin) => admin.query(`DROP ROLE ${role}`)));
+  const url = new URL(database.url);
+  url.username = role;
+  url.password = "limited";
+  const storage = await openPostgres({ url: url.href, log: silentLog });
+  const pids = await Promise.all(Array.from({ length: 50 }, () => pidOf(storage)));
+  assert.ok(new Set(pids).size <= 2);
+  const held = await Promise.all([storage.begin(), storage.begin()]);
+  await assert.rejects(storage.query("SELECT 1", [], { acquireTimeoutMs: 200 }), (error) => code("DATABASE_UNAVAILABLE")(error) && /too many connections/.test((error as Error).message));
+  for (const tx of held) await tx.rollback();
+  await storage.close();
+});
+
 test("a connection killed while idle costs no query and no process", async (t) => {
   const storage = await open(t, { poolSize: 2 });
   for (let i = 0; i < 5; i++) {
