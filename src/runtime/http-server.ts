@@ -3,6 +3,7 @@ import { MeshCancelledError, MeshConfigurationError, MeshError } from "../errors
 import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
 import { answerError, answerJson } from "./http-errors.js";
+import { Pipelines } from "./http-pipeline.js";
 import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
 import { toWebRequest } from "./web-request.js";
 import { sendWebResponse } from "./web-response.js";
@@ -88,8 +89,7 @@ class NodeHttpServer implements HttpServer {
   readonly #server: Server;
   readonly #protocols: ReadonlySet<string>;
   readonly #sockets = new Set<Socket>();
-  /** Responses to pipelined requests, which wait for those before them. */
-  readonly #queued = new Map<Socket, Set<ServerResponse>>();
+  readonly #pipelines = new Pipelines();
   #url = "";
   #address: string | null = null;
   #closed: Promise<void> | undefined;
@@ -149,11 +149,15 @@ class NodeHttpServer implements HttpServer {
   }
 
   #onUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
-    const protocol = chosenProtocol(request, this.#protocols);
-    if (protocol === undefined) return reinject(this.#server, request, socket, head);
     // The server has let go of the socket: from here on an error of it would have no listener.
     socket.on("error", () => undefined);
-    void this.#handle(request, responseTo(request, socket), { protocol, socket, head });
+    this.#pipelines.afterAnswers(socket, () => {
+      // Node's limit for the time between two requests.
+      socket.setTimeout(0);
+      const protocol = chosenProtocol(request, this.#protocols);
+      if (protocol === undefined) return reinject(this.#server, request, socket, head);
+      void this.#handle(request, responseTo(request, socket), { protocol, socket, head });
+    });
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse, upgrade: Upgrade | undefined): Promise<void> {
@@ -162,7 +166,18 @@ class NodeHttpServer implements HttpServer {
       for (const route of this.#options.routes) if (await this.#offer(route, exchange, upgrade)) return;
       answerJson(response, 404, { ok: false, error: "not found" });
     } catch (error) {
-      answerError(error, response, exchange.name, this.#options.log);
+      this.#answerError(error, exchange);
+    }
+  }
+
+  /** Not even an error that throws when it is looked at leaves a request without an end. */
+  #answerError(error: unknown, { response, name }: Exchange): void {
+    const { log } = this.#options;
+    try {
+      answerError(error, response, name, log);
+    } catch (cause) {
+      log.error("a request failed, and its error cannot be answered", { request: name, error: cause });
+      response.destroy();
     }
   }
 
@@ -172,23 +187,9 @@ class NodeHttpServer implements HttpServer {
     // An error of the connection is followed by its close, which is where it is dealt with.
     response.on("error", () => undefined);
     response.on("close", () => this.#end(exchange));
-    if (response.socket === null) this.#queue(response, request.socket);
+    this.#pipelines.add(request, response);
     if (this.#options.env.draining || this.#closed !== undefined) response.shouldKeepAlive = false;
     return exchange;
-  }
-
-  /** Of a closed connection, Node tells only the response whose turn it is: the others are told here. */
-  #queue(response: ServerResponse, socket: Socket): void {
-    const queued = this.#queued.get(socket) ?? new Set();
-    if (queued.size === 0 && !this.#queued.has(socket)) {
-      this.#queued.set(socket, queued);
-      socket.once("close", () => {
-        this.#queued.delete(socket);
-        for (const waiting of queued) if (waiting.socket === null) waiting.destroy().emit("close");
-      });
-    }
-    queued.add(response);
-    response.once("close", () => queued.delete(response));
   }
 
   /** An exchange ends when its response is written out, when the connection is gone, or with an upgrade. */
@@ -267,8 +268,7 @@ function bindError(cause: Error, host: string, port: number): MeshConfigurationE
   return new MeshConfigurationError(`options "server.host" and "server.port": ${bracketed(host)}:${port} ${hint}`, { cause });
 }
 
-/** A server bound to all addresses is named by the loopback one, which it can be reached at. */
-/** A URL under which this machine reaches the server. */
+/** A URL under which this machine reaches the server: where it is bound to all addresses, by the loopback one. */
 function boundUrl({ address, port }: AddressInfo): string {
   const host = address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
   return `http://${bracketed(host)}:${port}`;

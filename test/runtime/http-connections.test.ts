@@ -105,6 +105,44 @@ test("a connection that is cut ends all of its pipelined requests, and a stop do
   assert.ok(performance.now() - before < 5_000);
 });
 
+const echo: Registration = {
+  kind: "upgrade", name: "echo", protocol: "echo",
+  handler: (_request, socket, head) => {
+    socket.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    socket.unshift(head);
+    socket.pipe(socket);
+    return true;
+  },
+};
+const upgrade = (path: string, protocol: string): string => `GET ${path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: ${protocol}\r\n\r\n`;
+
+test("an upgrade that is sent ahead waits for the answers before it, whether it is taken or not", async (t) => {
+  const slow = gate();
+  const begun: string[] = [];
+  const host = await serve(t, [echo, waiting({ "/slow": slow }, begun)]);
+  const taken = new Client(t, host).send(get("/slow") + upgrade("/", "echo") + "hello");
+  const passed = new Client(t, host).send(get("/slow") + upgrade("/plain", "h2c") + get("/next"));
+  const cut = new Client(t, host).send(get("/slow") + upgrade("/", "echo"));
+  await until(() => begun.length === 3);
+  cut.socket.destroy();
+  slow.open();
+  await until(() => taken.received.endsWith("hello") && passed.statuses.length === 3);
+  assert.deepEqual([taken.statuses, passed.statuses], [["200", "101"], ["200", "200", "200"]]);
+  assert.deepEqual([...passed.received.matchAll(/^\/\w+/gm)].map(String), ["/slow", "/plain", "/next"]);
+});
+
+test("an error that throws when it is looked at ends its request, and harms nobody", async (t) => {
+  const host = await serve(t, [route("odd", (request) => {
+    if (new URL(request.url).pathname !== "/odd") return null;
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    throw proxy;
+  })]);
+  const client = new Client(t, host).send(get("/odd"));
+  await until(() => client.closed);
+  assert.equal((await fetch(`${host.url as string}/livez`)).status, 200);
+});
+
 test("a client that sends a body over the limit, and goes on sending, gets its answer", async (t) => {
   const host = await serve(t, [route("read", async (request) => new Response(String((await request.arrayBuffer()).byteLength)))], { server: { port: 0, maxBodyBytes: 1000 } });
   const chunk = `${MEGABYTE.toString(16)}\r\n${"x".repeat(MEGABYTE)}\r\n`;
