@@ -96,11 +96,17 @@ test("without any notification events arrive by polling", async () => {
   const b = await nodes.add({ retentionMs: 4_000 });
   const received = collect(b, "silent");
   const insert = (): Promise<unknown> => b.storage.query(insertRow, ["elsewhere", rowOf("silent", 1)]);
-  await insert();
-  await until(() => received.length === 1);
+  let sent = 0;
+  const arrives = async (timeoutMs: number): Promise<void> => {
+    await insert();
+    sent++;
+    await until(() => received.length === sent, { timeoutMs });
+  };
+  // The look at the start, which is no poll, may still be under way and find the first.
+  do await arrives(5_000);
+  while (b.bus.live && sent < 3);
   assert.equal(b.bus.live, false, "what comes unannounced shows that LISTEN is deaf");
-  await insert();
-  await until(() => received.length === 2, { timeoutMs: 2_000 });
+  await arrives(2_000);
   await b.outbox.emit(event("any"), "broadcast");
   await until(() => b.bus.live);
 });
