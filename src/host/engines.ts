@@ -50,7 +50,8 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
   checkpoint();
 
   const onJobs = (lanes: readonly string[]): void => worker.wake(lanes);
-  const outbox = createOutbox({ storage, nodeId, log, onJobs });
+  const onDelayed = (lane: string, delayMs: number): void => worker.expect(lane, delayMs);
+  const outbox = createOutbox({ storage, nodeId, log, onJobs, onDelayed });
   teardown.push("the outbox", () => outbox.close());
   const bus = new PostgresListenEventBus({ storage, nodeId, log, onJobs });
   teardown.push("the event bus", () => bus.stop());
@@ -69,7 +70,8 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
     arrangement.of("context-extension"),
   );
 
-  const worker: WorkerEngine = createWorkerEngine({ storage, dispatcher, nodeId, log, defaults: options.worker });
+  const onReleased = (lanes: readonly string[]): void => outbox.announce(lanes);
+  const worker: WorkerEngine = createWorkerEngine({ storage, dispatcher, nodeId, log, defaults: options.worker, onReleased });
   teardown.push("the worker", () => worker.stop());
   const scheduler = createScheduler({ storage, worker, nodeId, log });
   teardown.push("the scheduler", () => scheduler.stop());

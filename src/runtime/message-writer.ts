@@ -11,6 +11,8 @@ export interface Written {
   readonly events: boolean;
   /** Lanes with jobs that can run now. */
   readonly lanes: readonly string[];
+  /** Lanes with delayed jobs: ms until the first of these is due. */
+  readonly delayed: ReadonlyMap<string, number>;
 }
 
 interface Target {
@@ -146,7 +148,7 @@ function delayedSql(tables: Tables, [lanes, queues, payloads, headers, delays]: 
       SELECT id, clock_timestamp() + delay_ms * interval '1 ms', lane, queue, payload, headers, 0, '[]', clock_timestamp() FROM delayed)`;
 }
 
-function toWritten(messages: readonly Encoded[], { logged, ready }: Sorted, row: WriteResult): Written {
+function toWritten(messages: readonly Encoded[], { logged, ready, delayed }: Sorted, row: WriteResult): Written {
   const lanes = new Set(ready.map(({ queue }) => queueLane(queue)));
   const groups = new Map<string, number>();
   for (const { name, lane } of row.targets ?? []) {
@@ -159,5 +161,14 @@ function toWritten(messages: readonly Encoded[], { logged, ready }: Sorted, row:
     if (message.kind === "job") return message.delayMs > 0 ? row.delayed_ids![nextDelayed++]! : row.ready_ids![nextReady++]!;
     return message.job === null ? 0 : (groups.get(message.name) ?? 0);
   });
-  return { results, events: logged.length > 0, lanes: [...lanes] };
+  return { results, events: logged.length > 0, lanes: [...lanes], delayed: firstDue(delayed) };
+}
+
+function firstDue(jobs: readonly EncodedJob[]): Map<string, number> {
+  const due = new Map<string, number>();
+  for (const { queue, delayMs } of jobs) {
+    const lane = queueLane(queue);
+    due.set(lane, Math.min(delayMs, due.get(lane) ?? Infinity));
+  }
+  return due;
 }

@@ -14,9 +14,13 @@ export interface OutboxOptions {
   readonly log: Logger;
   /** Lanes of this process that have just got jobs: a shorter way than the NOTIFY to itself. */
   readonly onJobs?: (lanes: readonly string[]) => void;
+  /** A lane has got a job that falls due in `delayMs`. */
+  readonly onDelayed?: (lane: string, delayMs: number) => void;
 }
 
 export interface RunningOutbox extends Outbox {
+  /** Tells the other nodes of jobs that are ready in these lanes and came there in another way. Never throws. */
+  announce(lanes: readonly string[]): void;
   /** Flushes what is in flight, and refuses what comes after. */
   close(): Promise<void>;
 }
@@ -63,6 +67,10 @@ class GroupCommitOutbox implements RunningOutbox {
 
   async enqueue(job: OutgoingJob, tx: Transaction | null = null): Promise<string> {
     return (await this.#send(encodeJob(job, this.#options.nodeId), tx)) as string;
+  }
+
+  announce(lanes: readonly string[]): void {
+    this.#notifier.wake(false, lanes);
   }
 
   async close(): Promise<void> {
@@ -142,11 +150,11 @@ class GroupCommitOutbox implements RunningOutbox {
   }
 
   /** Never throws: what it tells of is committed. */
-  #announce({ events, lanes }: Written): void {
+  #announce({ events, lanes, delayed }: Written): void {
     this.#notifier.wake(events, lanes);
-    if (lanes.length === 0) return;
     try {
-      this.#options.onJobs?.(lanes);
+      if (lanes.length > 0) this.#options.onJobs?.(lanes);
+      for (const [lane, delayMs] of delayed) this.#options.onDelayed?.(lane, delayMs);
     } catch (error) {
       this.#options.log.error("waking the workers of this node failed", { lanes, err: error });
     }

@@ -15,6 +15,16 @@ interface Release {
   readonly unstarted: boolean;
 }
 
+export interface SettlementsOptions {
+  readonly queue: JobQueue;
+  readonly leases: Leases;
+  readonly log: Logger;
+  /** Learns of each retry, and in how many ms it is due. */
+  readonly onDeferred: (delayMs: number) => void;
+  /** Lanes to which jobs were given back, for other nodes to take. */
+  readonly onReleased: (lanes: readonly string[]) => void;
+}
+
 /** How jobs end, outside transactions of their own: in batches, fenced, and each repeated until Postgres has it. */
 export class Settlements {
   readonly #leases: Leases;
@@ -23,8 +33,7 @@ export class Settlements {
   readonly #failures: BatchWriter<Failure>;
   readonly #releases: BatchWriter<Release>;
 
-  /** `onDeferred` learns of each retry, and in how many ms it is due. */
-  constructor(queue: JobQueue, leases: Leases, log: Logger, onDeferred: (delayMs: number) => void) {
+  constructor({ queue, leases, log, onDeferred, onReleased }: SettlementsOptions) {
     this.#leases = leases;
     this.#log = log;
     this.#completions = new BatchWriter("completion", log, async (jobs, repeated) => {
@@ -39,6 +48,7 @@ export class Settlements {
     this.#releases = new BatchWriter("release", log, async (releases) => {
       await queue.release(releases.map(({ job: { claimed: { id, token } }, unstarted }) => ({ id, token, unstarted })));
       for (const { job } of releases) leases.drop(job);
+      onReleased([...new Set(releases.map(({ job }) => job.claimed.lane))]);
     });
   }
 

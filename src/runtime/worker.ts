@@ -37,6 +37,8 @@ export interface WorkerEngineOptions {
   readonly nodeId: string;
   readonly log: Logger;
   readonly defaults: WorkerDefaults;
+  /** Other nodes may take jobs of these lanes, which this one has given back. Without it they find them by polling. */
+  readonly onReleased?: (lanes: readonly string[]) => void;
 }
 
 export interface WorkerEngine {
@@ -46,6 +48,8 @@ export interface WorkerEngine {
   start(): void;
   /** Jobs may be waiting in these lanes. */
   wake(lanes: readonly string[]): void;
+  /** A job of this lane falls due in `delayMs`. */
+  expect(lane: string, delayMs: number): void;
   /** Claims no more, and gives prefetched jobs back. */
   drain(): Promise<void>;
   /** Names of the jobs under way: `queue#id`. */
@@ -77,7 +81,7 @@ class Engine implements WorkerEngine {
   #draining: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
-  constructor({ storage, dispatcher, nodeId, log, defaults }: WorkerEngineOptions) {
+  constructor({ storage, dispatcher, nodeId, log, defaults, onReleased = () => undefined }: WorkerEngineOptions) {
     const { concurrency, pollIntervalMs } = defaults;
     const lookMs = Math.min(pollIntervalMs, defaults.leaseMs / 8);
     // Shorter than promised by the time that others may take to notice its end: takeover happens within `leaseMs`.
@@ -87,7 +91,8 @@ class Engine implements WorkerEngine {
     this.#upkeepQueue = new QueueUpkeep(storage);
     const lanes = (this.#lanes = new LaneSet(concurrency));
     const leases = (this.#leases = new Leases(queue, leaseMs, log));
-    const settlements = (this.#settlements = new Settlements(queue, leases, log, (delayMs) => this.#upkeep.lookWithin(delayMs)));
+    const onDeferred = (delayMs: number): void => this.#upkeep.lookWithin(delayMs);
+    const settlements = (this.#settlements = new Settlements({ queue, leases, log, onDeferred, onReleased }));
     const runner = (this.#runner = new JobRunner({ storage, queue, dispatcher, nodeId, log, leases, settlements }));
     const onRoom = (): void => this.#claimer.poke();
     const slots = (this.#slots = new JobSlots({ lanes, runner, settlements, limit: concurrency, onRoom }));
@@ -122,6 +127,12 @@ class Engine implements WorkerEngine {
   wake(lanes: readonly string[]): void {
     // Not in the asynchronous context of whoever woke: the jobs that follow have nothing to do with it.
     this.#context.runInAsyncScope(() => this.#claimer.wake(lanes));
+  }
+
+  expect(lane: string, delayMs: number): void {
+    // Longer delays are seen in time by the looks that come anyway.
+    if (!this.#started || delayMs >= this.#defaults.pollIntervalMs || this.#lanes.get(lane) === undefined) return;
+    this.#context.runInAsyncScope(() => this.#upkeep.lookWithin(delayMs));
   }
 
   drain(): Promise<void> {
