@@ -156,7 +156,7 @@ test("a mesh error of a route answers with its status, code and data; any other 
   assert.deepEqual(await ask("/circular"), [400, { ok: false, error: "odd", code: "MESH_ERROR" }]);
   assert.deepEqual(await ask("/plain"), [500, { ok: false, error: "internal error" }]);
   assert.deepEqual(await ask("/string"), [500, { ok: false, error: "internal error" }]);
-  assert.ok(lines.some(({ error }) => JSON.stringify(error)?.includes("s3cret")), "the log has it");
+  assert.ok(lines.some(({ err }) => JSON.stringify(err)?.includes("s3cret")), "the log has it");
 });
 
 test("a route that returns no Response, or one that was sent before, is answered with 500", async (t) => {
@@ -308,5 +308,5 @@ test("an upgrade to a protocol that nobody offers is handled as the plain reques
 test("an upgrade whose handler throws closes the connection and is logged", async (t) => {
   const { url, lines } = await serve(t, [{ ...takesUpgrades, handler: () => { throw new Error("no upgrade today"); } } as Registration]);
   assert.equal(await exchange(url, upgradeRequest("/echo", "echo")).catch(() => ""), "");
-  assert.ok(lines.some(({ error }) => JSON.stringify(error)?.includes("no upgrade today")));
+  assert.ok(lines.some(({ err }) => JSON.stringify(err)?.includes("no upgrade today")));
 });
