@@ -1,26 +1,17 @@
-import { fork } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import { createDatabase } from "../support/database.js";
 import type { TestDatabase } from "../support/database.js";
-import type { NodeCommands, NodeConfig, Reply } from "./protocol.js";
+import { ScriptProcess } from "./process.js";
+import type { NodeCommands, NodeConfig } from "./protocol.js";
 
 const SCRIPT = new URL("./node.js", import.meta.url);
 
-type Pending = { readonly resolve: (value: never) => void; readonly reject: (error: Error) => void };
-
-/** A node in a process of its own. `do` carries commands; the process ends with the test's. */
-export class ClusterNode {
+/** A node in a process of its own. */
+export class ClusterNode extends ScriptProcess<NodeCommands> {
   nodeId = "";
   url = "";
-  readonly #child: ChildProcess;
-  readonly #pending = new Map<number, Pending>();
-  #commands = 0;
 
   constructor(config: NodeConfig) {
-    this.#child = fork(SCRIPT, { env: { ...process.env, NODE_CONFIG: JSON.stringify(config) }, stdio: ["ignore", "inherit", "inherit", "ipc"] });
-    this.#child.on("message", (reply: Reply) => this.#settle(reply));
-    this.#child.on("exit", () => this.#failAll());
+    super(SCRIPT, config);
   }
 
   async start(): Promise<this> {
@@ -28,36 +19,6 @@ export class ClusterNode {
     this.nodeId = nodeId;
     this.url = url;
     return this;
-  }
-
-  do<C extends keyof NodeCommands>(command: C, ...args: Parameters<NodeCommands[C]>): ReturnType<NodeCommands[C]> {
-    const id = ++this.#commands;
-    const result = new Promise((resolve, reject) => this.#pending.set(id, { resolve, reject }));
-    this.#child.send({ id, command, args });
-    return result as ReturnType<NodeCommands[C]>;
-  }
-
-  signal(name: "SIGKILL" | "SIGSTOP" | "SIGCONT"): void {
-    this.#child.kill(name);
-  }
-
-  async kill(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const exit = once(this.#child, "exit");
-    this.signal("SIGKILL");
-    await exit;
-  }
-
-  #settle({ id, value, error }: Reply): void {
-    const pending = this.#pending.get(id);
-    this.#pending.delete(id);
-    if (error === undefined) pending?.resolve(value as never);
-    else pending?.reject(Object.assign(new Error(error.message), error));
-  }
-
-  #failAll(): void {
-    for (const { reject } of this.#pending.values()) reject(new Error("the node's process has ended"));
-    this.#pending.clear();
   }
 }
 

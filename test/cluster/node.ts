@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { chimpbaseMesh, createHost, service } from "@chimpbase/mesh";
 import type { Context, MeshOptions } from "@chimpbase/mesh";
-import type { NodeConfig, NodeCommands, Request } from "./protocol.js";
+import { serveCommands } from "./process.js";
+import type { NodeConfig, NodeCommands } from "./protocol.js";
 
 /** One node of a test cluster: a process that does what its parent says over IPC. */
 const config = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
@@ -37,7 +38,7 @@ host.register(chimpbaseMesh({
   services: [probe], meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0", ...config.mesh as Partial<MeshOptions>,
 }));
 
-const commands: NodeCommands = {
+serveCommands<NodeCommands>({
   start: async () => {
     await host.start();
     return { nodeId: host.nodeId, url: host.url! };
@@ -50,17 +51,4 @@ const commands: NodeCommands = {
   addReports: () => host.mesh.register(reports),
   removeReports: () => host.mesh.unregister("v1.reports"),
   received: async () => received,
-};
-
-async function run({ id, command, args }: Request): Promise<void> {
-  try {
-    const value = await (commands[command] as (...given: unknown[]) => Promise<unknown>)(...args);
-    process.send!({ id, value: value ?? null });
-  } catch (error) {
-    const { name, message, code } = error as Error & { code?: string };
-    process.send!({ id, error: { name, message, code } });
-  }
-}
-
-process.on("message", (request: Request) => void run(request));
-process.on("disconnect", () => process.exit(0));
+});

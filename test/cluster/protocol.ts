@@ -21,15 +21,3 @@ export interface NodeCommands {
   /** What its event handlers have got, in order. */
   received(): Promise<readonly string[]>;
 }
-
-export interface Request {
-  readonly id: number;
-  readonly command: keyof NodeCommands;
-  readonly args: readonly unknown[];
-}
-
-export interface Reply {
-  readonly id: number;
-  readonly value?: unknown;
-  readonly error?: { readonly name: string; readonly message: string; readonly code?: string };
-}

@@ -1,0 +1,99 @@
+import { createServer, type AddressInfo } from "node:net";
+import { ScriptProcess } from "../cluster/process.js";
+import { until } from "../support/wait.js";
+import { Link } from "./link.js";
+import type { History } from "./history.js";
+import type { FaultyPostgres } from "./postgres.js";
+import type { Load, NodeCommands, NodeConfig, Report } from "./protocol.js";
+
+const SCRIPT = new URL("./node.js", import.meta.url);
+
+/** A node in its own process. Everyone reaches it over `http`, and it reaches the database over `postgres`. */
+export class FaultNode extends ScriptProcess<NodeCommands> {
+  nodeId = "";
+  readonly name: string;
+
+  constructor(config: NodeConfig, readonly http: Link, readonly postgres: Link, history: History) {
+    super(SCRIPT, config, { execArgv: ["--expose-gc"] }, ({ entries }: Report) => history.add(...entries));
+    this.name = config.name;
+  }
+
+  async start(): Promise<this> {
+    this.nodeId = (await this.do("start")).nodeId;
+    return this;
+  }
+
+  async closeLinks(): Promise<void> {
+    await Promise.all([this.http.close(), this.postgres.close()]);
+  }
+}
+
+/** Nodes of one mesh, on a database of their own. */
+export class FaultCluster {
+  readonly #postgres: FaultyPostgres;
+  readonly #database: string;
+  readonly #history: History;
+  readonly #all: FaultNode[] = [];
+
+  constructor(postgres: FaultyPostgres, database: string, history: History) {
+    this.#postgres = postgres;
+    this.#database = database;
+    this.#history = history;
+  }
+
+  /** Those whose process runs. */
+  get nodes(): FaultNode[] {
+    return this.#all.filter(({ running }) => running);
+  }
+
+  async add(): Promise<FaultNode> {
+    const port = await freePort();
+    const http = await Link.to(() => port);
+    const postgres = await Link.to(() => this.#postgres.port);
+    const config = {
+      name: `n${this.#all.length + 1}`,
+      database: this.#postgres.url(this.#database, postgres.port),
+      port,
+      advertisedUrl: `http://127.0.0.1:${http.port}`,
+    };
+    const node = new FaultNode(config, http, postgres, this.#history);
+    this.#all.push(node);
+    return node.start();
+  }
+
+  /** Nodes that know each other. */
+  async start(count: number): Promise<FaultNode[]> {
+    const nodes = await Promise.all(Array.from({ length: count }, () => this.add()));
+    await until(() => this.agrees(), { timeoutMs: 10_000, message: "the nodes have found each other" });
+    return nodes;
+  }
+
+  /** Every node knows all the others, and nobody else. */
+  async agrees(nodes = this.nodes): Promise<boolean> {
+    const views = await Promise.all(nodes.map(async (node) => [node.nodeId, ...(await node.do("peers"))].sort().join()));
+    const truth = nodes.map(({ nodeId }) => nodeId).sort().join();
+    return views.every((view) => view === truth);
+  }
+
+  async load(load: Load, nodes = this.nodes): Promise<void> {
+    await Promise.all(nodes.map((node) => node.do("load", load)));
+  }
+
+  /** Ends the load of all nodes; resolves when what was under way has ended. */
+  async quiet(): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node.do("quiet")));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#all.map((node) => node.kill()));
+    await Promise.all(this.#all.map((node) => node.closeLinks()));
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}

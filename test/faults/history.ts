@@ -1,0 +1,94 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+/** Times are those of this machine's clock in ms, `now()` below. `node` is the name of a process, new for each start. */
+export type Entry = Call | Emit | Heard | Effect | Fault;
+
+export interface Call {
+  readonly kind: "call";
+  readonly node: string;
+  /** Tries allowed after the first. */
+  readonly attempts: number;
+  readonly startedAt: number;
+  readonly endedAt: number;
+  /** Node that ran it; null where it failed. */
+  readonly ranOn: string | null;
+  readonly error: string | null;
+}
+
+/** One emit, or one transaction with an emit in it. */
+export interface Emit {
+  readonly kind: "emit";
+  readonly event: "balanced" | "broadcast" | "transaction";
+  readonly node: string;
+  /** Counts the emits of this event on this node. */
+  readonly seq: number;
+  readonly startedAt: number;
+  readonly endedAt: number;
+  /** Accepted where null. `ROLLED_BACK`: by the handler's own will. */
+  readonly error: string | null;
+}
+
+/** A broadcast at a handler. */
+export interface Heard {
+  readonly kind: "heard";
+  readonly node: string;
+  readonly emitter: string;
+  readonly seq: number;
+  readonly at: number;
+}
+
+/** A row that a balanced handler or a transaction has written. */
+export interface Effect {
+  readonly kind: "effect";
+  readonly event: "balanced" | "transaction" | "mark";
+  readonly node: string;
+  readonly emitter: string;
+  readonly seq: number;
+  readonly at: number;
+}
+
+export interface Fault {
+  readonly kind: "fault";
+  readonly what: string;
+  readonly at: number;
+}
+
+type Kind = Entry["kind"];
+type Of<K extends Kind> = Extract<Entry, { kind: K }>;
+
+/** The same for all processes of this machine. */
+export function now(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+/** Name of an emit, over all nodes. */
+export function idOf({ emitter, seq }: { emitter: string; seq: number }): string {
+  return `${emitter}/${seq}`;
+}
+
+/** All that happened in one run of one scenario. */
+export class History {
+  readonly #entries: Entry[] = [];
+
+  add(...entries: readonly Entry[]): void {
+    for (const entry of entries) this.#entries.push(entry);
+  }
+
+  all<K extends Kind>(kind: K): Of<K>[] {
+    return this.#entries.filter((entry): entry is Of<K> => entry.kind === kind);
+  }
+
+  /** What was checked: everything but the faults. */
+  get operations(): number {
+    return this.#entries.length - this.all("fault").length;
+  }
+
+  /** Writes JSON lines; resolves with the path. */
+  async save(directory: string, name: string, head: object): Promise<string> {
+    await mkdir(directory, { recursive: true });
+    const path = join(directory, `${name}.jsonl`);
+    await writeFile(path, [head, ...this.#entries].map((entry) => `${JSON.stringify(entry)}\n`).join(""));
+    return path;
+  }
+}

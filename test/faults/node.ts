@@ -1,0 +1,147 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { chimpbaseMesh, createHost, service } from "@chimpbase/mesh";
+import type { Context, LogLevel } from "@chimpbase/mesh";
+import { serveCommands } from "../cluster/process.js";
+import { until } from "../support/wait.js";
+import { now } from "./history.js";
+import { Journal } from "./journal.js";
+import { LoadGenerator } from "./load.js";
+import type { Call, Emit } from "./history.js";
+import type { Load, NodeCommands, NodeConfig } from "./protocol.js";
+
+/** One node under faults: makes load as its parent says, and reports what became of each operation. */
+const { name: node, database, port, advertisedUrl } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
+const journal = new Journal();
+const generator = new LoadGenerator();
+const sent = { balanced: 0, broadcast: 0, transaction: 0 };
+let heard = 0;
+
+interface Payload {
+  readonly emitter: string;
+  readonly seq: number;
+  readonly jobMs?: number;
+}
+
+const insert = (ctx: Context, event: string, { emitter, seq }: Payload): Promise<unknown> =>
+  ctx.db.query("INSERT INTO effects (event, node, emitter, seq) VALUES (?1, ?2, ?3, ?4)", [event, node, emitter, seq]);
+
+const probe = service({
+  name: "probe",
+  version: 1,
+  actions: {
+    work: async (ctx: Context, { ms }: { ms: number }) => {
+      if (ms > 0) await sleep(ms);
+      return node;
+    },
+    transact: (ctx: Context, payload: Payload & { fails: boolean }) =>
+      ctx.transaction(async (tx) => {
+        await insert(tx, "mark", payload);
+        await tx.mesh.emit("fault.transaction", payload, { balanced: true });
+        await sleep(2);
+        if (payload.fails) throw Object.assign(new Error("rolled back"), { code: "ROLLED_BACK" });
+      }),
+  },
+  events: {
+    "fault.balanced": {
+      balanced: true,
+      handler: async (ctx: Context, payload: Payload) => {
+        await insert(ctx, "balanced", payload);
+        if (payload.jobMs !== undefined) await sleep(payload.jobMs);
+      },
+    },
+    "fault.transaction": { balanced: true, handler: (ctx: Context, payload: Payload) => insert(ctx, "transaction", payload) },
+    "fault.broadcast": (_ctx: Context, { emitter, seq }: Payload) => journal.add({ kind: "heard", node, emitter, seq, at: now() }),
+    "fault.exercise": () => void heard++,
+  },
+});
+
+const host = createHost({
+  name: node,
+  database,
+  server: { port, host: "127.0.0.1" },
+  worker: { leaseMs: 1_500, retryDelayMs: 100, pollIntervalMs: 200, maxAttempts: 20 },
+  secrets: { values: { MESH_TOKEN: "faults" } },
+  logger: { level: (process.env["FAULTS_LOG"] ?? "silent") as LogLevel },
+});
+host.register(chimpbaseMesh({ services: [probe], meshToken: "MESH_TOKEN", advertisedUrl, heartbeatMs: 300, offlineAfterMs: 1_000, gcAfterMs: 60_000 }));
+
+async function outcome<T>(work: () => Promise<T>): Promise<{ startedAt: number; endedAt: number; error: string | null; value: T | null }> {
+  const startedAt = now();
+  try {
+    const value = await work();
+    return { startedAt, endedAt: now(), error: null, value };
+  } catch (error) {
+    const { code, message } = error as Error & { code?: string };
+    return { startedAt, endedAt: now(), error: code === "ROLLED_BACK" ? code : `${code}: ${message}`, value: null };
+  }
+}
+
+async function call({ strategy = "round-robin", nodeId, timeoutMs = 5_000, workMs = 5 }: Load, attempts: number): Promise<void> {
+  const options = { strategy, timeoutMs, retry: { attempts, delayMs: 20 }, ...(nodeId === undefined ? {} : { nodeId }) };
+  const { value, ...rest } = await outcome(() => host.mesh.call<string>("v1.probe.work", { ms: workMs }, options));
+  journal.add({ kind: "call", node, attempts, ranOn: value, ...rest } satisfies Call);
+}
+
+async function emit(event: Emit["event"], send: (payload: Payload) => Promise<unknown>): Promise<void> {
+  const seq = ++sent[event];
+  const { value: _, ...rest } = await outcome(() => send({ emitter: node, seq }));
+  journal.add({ kind: "emit", event, node, seq, ...rest });
+}
+
+function runLoad(load: Load): void {
+  const { calls = 0, balanced = 0, broadcasts = 0, transactions = 0, jobMs = 0 } = load;
+  generator.run([
+    { perSecond: calls / 2, start: () => call(load, 0) },
+    { perSecond: calls / 2, start: () => call(load, 2) },
+    { perSecond: balanced, start: () => emit("balanced", (payload) => host.mesh.emit("fault.balanced", { ...payload, jobMs })) },
+    { perSecond: broadcasts, start: () => emit("broadcast", (payload) => host.mesh.emit("fault.broadcast", payload)) },
+    {
+      perSecond: transactions,
+      start: () =>
+        emit("transaction", (payload) =>
+          host.mesh.call("v1.probe.transact", { ...payload, fails: payload.seq % 3 === 0 }, { strategy: "local-first", timeoutMs: 10_000 }),
+        ),
+    },
+  ]);
+}
+
+const AT_ONCE = 50;
+
+async function exercise(rounds: number): Promise<number> {
+  const before = heard;
+  for (let round = 0; round < rounds; round += AT_ONCE) {
+    await Promise.all(
+      Array.from({ length: AT_ONCE }, async () => {
+        await host.mesh.call("v1.probe.work", { ms: 0 }, { strategy: "round-robin" });
+        await host.mesh.emit("fault.exercise", { round });
+      }),
+    );
+  }
+  await until(() => heard - before >= rounds, { timeoutMs: 60_000 });
+  global.gc!();
+  await sleep(50);
+  global.gc!();
+  return process.memoryUsage().heapUsed;
+}
+
+serveCommands<NodeCommands>({
+  start: async () => {
+    await host.start();
+    return { nodeId: host.nodeId };
+  },
+  stop: () => host.stop(),
+  load: async (load) => runLoad(load),
+  quiet: async () => {
+    await generator.quiet();
+    journal.flush();
+  },
+  peers: async () => host.mesh.peers().map(({ nodeId }) => nodeId),
+  reaches: (nodeId) => host.mesh.call("v1.probe.work", { ms: 0 }, { nodeId, timeoutMs: 500 }).then(() => true, () => false),
+  exercise,
+  leave: async () => {
+    await host.stop();
+    process.removeAllListeners("disconnect");
+    // After the reply to this command.
+    setImmediate(() => process.disconnect());
+  },
+});

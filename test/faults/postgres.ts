@@ -1,0 +1,95 @@
+import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import pg from "pg";
+import { createLogger } from "@chimpbase/mesh";
+import { startEmbedded, type EmbeddedPostgres } from "#mesh/storage/embedded.js";
+import { until } from "../support/wait.js";
+
+const log = createLogger({ level: "silent" });
+
+/** `fast` ends sessions and keeps all data; `immediate` is a crash, with recovery from the log. */
+export type ShutdownMode = "fast" | "immediate";
+
+/** A Postgres server of one's own, with its data on disk, that can be taken down and brought back on the same port. */
+export class FaultyPostgres {
+  readonly #directory: string;
+  #server: EmbeddedPostgres;
+  #running = true;
+
+  private constructor(directory: string, server: EmbeddedPostgres) {
+    this.#directory = directory;
+    this.#server = server;
+  }
+
+  static async open(): Promise<FaultyPostgres> {
+    const directory = await mkdtemp(join(tmpdir(), "mesh-faults-"));
+    // The server may run as another user than root.
+    await chmod(directory, 0o755);
+    return new FaultyPostgres(directory, await startEmbedded(directory, log));
+  }
+
+  get port(): number {
+    return Number(new URL(this.#server.url).port);
+  }
+
+  /** Of a database on this server, reached over `port`. */
+  url(database: string, port = this.port): string {
+    const url = new URL(this.#server.url);
+    url.pathname = `/${database}`;
+    url.port = String(port);
+    return url.href;
+  }
+
+  async stop(mode: ShutdownMode): Promise<void> {
+    this.#running = false;
+    if (mode === "immediate") await this.#crash();
+    await this.#server.stop();
+  }
+
+  /** Does nothing where it runs. */
+  async start(): Promise<void> {
+    if (this.#running) return;
+    this.#server = await startEmbedded(this.#directory, log);
+    this.#running = true;
+  }
+
+  async restart(mode: ShutdownMode, downMs = 0): Promise<void> {
+    await this.stop(mode);
+    await sleep(downMs);
+    await this.start();
+  }
+
+  async query<T extends pg.QueryResultRow>(database: string, sql: string, params: unknown[] = []): Promise<T[]> {
+    const client = new pg.Client({ connectionString: this.url(database), application_name: "faults" });
+    // A connection may be terminated by a fault while it is idle.
+    client.on("error", () => undefined);
+    await client.connect();
+    try {
+      return (await client.query<T>(sql, params)).rows;
+    } finally {
+      await client.end();
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#server.stop();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  async #crash(): Promise<void> {
+    const lock = join(this.#directory, "data", "postmaster.pid");
+    const pid = Number((await readFile(lock, "utf8")).split("\n")[0]);
+    process.kill(pid, "SIGQUIT");
+    await until(() => !isAlive(pid), { message: "the server has ended" });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}

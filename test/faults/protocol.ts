@@ -1,0 +1,50 @@
+import type { Strategy } from "@chimpbase/mesh";
+import type { Entry } from "./history.js";
+
+/** What a node's process is told at birth. */
+export interface NodeConfig {
+  readonly name: string;
+  readonly database: string;
+  readonly port: number;
+  readonly advertisedUrl: string;
+}
+
+/** Steady load that a node makes, per second. */
+export interface Load {
+  /** Half of them with `retry: { attempts: 2 }`, half without. */
+  readonly calls?: number;
+  readonly strategy?: Strategy;
+  /** Pins the calls to one node. */
+  readonly nodeId?: string;
+  /** Budget of a call. */
+  readonly timeoutMs?: number;
+  /** How long the action runs. */
+  readonly workMs?: number;
+  readonly balanced?: number;
+  /** How long the handler of a balanced event runs after its write. */
+  readonly jobMs?: number;
+  readonly broadcasts?: number;
+  /** One in three rolls back. */
+  readonly transactions?: number;
+}
+
+export interface NodeCommands {
+  start(): Promise<{ readonly nodeId: string }>;
+  stop(): Promise<void>;
+  /** Replaces the load that is on. */
+  load(load: Load): Promise<void>;
+  /** Ends the load; resolves when what was under way has ended. */
+  quiet(): Promise<void>;
+  peers(): Promise<readonly string[]>;
+  /** True where the call came back from that node. */
+  reaches(nodeId: string): Promise<boolean>;
+  /** Calls and broadcasts as fast as they go, and what the heap holds afterwards, in bytes. */
+  exercise(rounds: number): Promise<number>;
+  /** Stops, and lets go of the parent: the process must end by itself. */
+  leave(): Promise<void>;
+}
+
+/** Sent unasked. */
+export interface Report {
+  readonly entries: readonly Entry[];
+}

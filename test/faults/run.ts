@@ -1,0 +1,93 @@
+/**
+ * `npm run test:faults`: drives a cluster of real processes through seeded faults under load, and checks what the
+ * histories say. `-- --quick`, `--seed N`, `--only name`, `--runs N`.
+ */
+import { readArguments } from "./arguments.js";
+import { FaultyPostgres } from "./postgres.js";
+import { Random } from "./random.js";
+import { Trial, type Scenario } from "./trial.js";
+import { broadcasts } from "./scenarios/broadcasts.js";
+import { exactlyOnce } from "./scenarios/exactly-once.js";
+import { frozen } from "./scenarios/frozen.js";
+import { killed } from "./scenarios/killed.js";
+import { leftovers } from "./scenarios/leftovers.js";
+import { links } from "./scenarios/links.js";
+import { postgresDown } from "./scenarios/postgres-down.js";
+import { registry } from "./scenarios/registry.js";
+import { rollingRestart } from "./scenarios/rolling-restart.js";
+import { transactions } from "./scenarios/transactions.js";
+
+const SCENARIOS = [killed, exactlyOnce, rollingRestart, broadcasts, frozen, postgresDown, links, transactions, registry, leftovers];
+const HISTORIES = ".data/faults";
+
+interface Outcome {
+  readonly scenario: string;
+  readonly runs: number;
+  readonly faults: number;
+  readonly operations: number;
+  readonly violations: number;
+}
+
+async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: number, quick: boolean): Promise<Outcome> {
+  const startedAt = performance.now();
+  process.stdout.write(`${scenario.name} (seed ${seed}) … `);
+  const database = `${scenario.name.replaceAll("-", "_")}_${seed}`;
+  const trial = await Trial.open(postgres, new Random(seed), quick, database);
+  try {
+    await scenario.run(trial);
+  } catch (error) {
+    trial.violations.push(`the scenario broke off: ${(error as Error).stack}`);
+  }
+  const { history, violations } = trial;
+  const faults = history.all("fault").length;
+  console.log(`${faults} faults, ${history.operations} operations, ${((performance.now() - startedAt) / 1000).toFixed(1)} s`);
+  if (violations.length > 0) {
+    for (const violation of violations) console.log(`  VIOLATION ${violation}`);
+    console.log(`  history: ${await history.save(HISTORIES, `${scenario.name}-${seed}`, { scenario: scenario.name, seed, quick, violations })}`);
+  }
+  await trial.close();
+  return { scenario: scenario.name, runs: 1, faults, operations: history.operations, violations: violations.length };
+}
+
+function total(outcomes: readonly Outcome[]): Outcome[] {
+  const totals = new Map<string, Outcome>();
+  for (const next of outcomes) {
+    const sum = totals.get(next.scenario) ?? { scenario: next.scenario, runs: 0, faults: 0, operations: 0, violations: 0 };
+    totals.set(next.scenario, {
+      scenario: next.scenario,
+      runs: sum.runs + next.runs,
+      faults: sum.faults + next.faults,
+      operations: sum.operations + next.operations,
+      violations: sum.violations + next.violations,
+    });
+  }
+  return [...totals.values()];
+}
+
+function printTable(outcomes: readonly Outcome[]): void {
+  const line = (scenario: string, ...figures: readonly (string | number)[]): void =>
+    console.log(scenario.padEnd(18) + figures.map((figure) => String(figure).padStart(12)).join(""));
+  console.log();
+  line("scenario", "runs", "faults", "operations", "violations");
+  for (const { scenario, runs, faults, operations, violations } of outcomes) line(scenario, runs, faults, operations, violations);
+}
+
+async function main(): Promise<number> {
+  const { seed, runs, only, quick } = readArguments(process.argv.slice(2));
+  const chosen = SCENARIOS.filter(({ name }) => only.length === 0 || only.includes(name));
+  if (chosen.length === 0) throw new Error(`no such scenario; there are: ${SCENARIOS.map(({ name }) => name).join(", ")}`);
+  console.log(`seed ${seed}${quick ? ", quick" : ""}, Node ${process.version}`);
+  const outcomes: Outcome[] = [];
+  const postgres = await FaultyPostgres.open();
+  try {
+    for (let run = 0; run < runs; run++) {
+      for (const scenario of chosen) outcomes.push(await runOnce(scenario, postgres, seed + run, quick));
+    }
+  } finally {
+    await postgres.close();
+  }
+  printTable(total(outcomes));
+  return outcomes.some(({ violations }) => violations > 0) ? 1 : 0;
+}
+
+process.exitCode = await main();

@@ -1,0 +1,43 @@
+import { checkBroadcasts, listeningThroughout } from "../checks.js";
+import type { Scenario, Trial } from "../trial.js";
+
+export const broadcasts: Scenario = {
+  name: "broadcasts",
+  promise: "every subscribed node gets every accepted broadcast once, in order of its emitter, across lost connections and restarts of Postgres",
+  async run(trial) {
+    const nodes = await trial.cluster.start(3);
+    await trial.cluster.load({ broadcasts: 60 });
+    const faults = [terminateListen, terminateIdle, cutLink, blackHole, fastRestart, crash];
+    for (let round = 0; round < trial.size(1, 4); round++) {
+      for (const fault of trial.random.shuffled(faults)) {
+        await trial.pause(200, 900);
+        await fault(trial);
+      }
+    }
+    await trial.pause(500);
+    await trial.settle();
+    await checkBroadcasts(trial, listeningThroughout(nodes));
+    trial.check(trial.history.all("heard").length > 0, "no broadcast was heard");
+  },
+};
+
+const terminateListen = (trial: Trial): Promise<void> => trial.terminate("LISTEN backends", "query ILIKE '%listen%'");
+const terminateIdle = (trial: Trial): Promise<void> => trial.terminate("idle backends", "state = 'idle'", 10);
+const fastRestart = (trial: Trial): Promise<void> => trial.restartPostgres("fast", trial.random.between(0, 1_000));
+const crash = (trial: Trial): Promise<void> => trial.restartPostgres("immediate", trial.random.between(0, 1_000));
+
+async function cutLink(trial: Trial): Promise<void> {
+  const victim = trial.random.pick(trial.cluster.nodes);
+  trial.fault(`cut ${victim.name} from Postgres`);
+  victim.postgres.drop();
+  await trial.pause(100, 800);
+  victim.postgres.heal();
+}
+
+async function blackHole(trial: Trial): Promise<void> {
+  const victim = trial.random.pick(trial.cluster.nodes);
+  trial.fault(`black hole between ${victim.name} and Postgres`);
+  victim.postgres.blackHole();
+  await trial.pause(500, 1_500);
+  victim.postgres.heal();
+}

@@ -1,0 +1,42 @@
+import { callsOf, checkCalls, checkExactlyOnce } from "../checks.js";
+import { now } from "../history.js";
+import type { Scenario, Trial } from "../trial.js";
+
+const CALL_LIMIT_MS = 600;
+const OFFLINE_AFTER_MS = 1_000;
+/** For measuring from outside, over three processes that are busy. */
+const SLACK_MS = 400;
+/** Shorter and longer than lease and offlineAfter. */
+const SHORT_MS = 700;
+const LONG_MS = 3_500;
+
+export const frozen: Scenario = {
+  name: "frozen",
+  promise: "SIGSTOP: routed around after one timeout, out of peers() within offlineAfterMs; awake again it completes no job it has lost",
+  async run(trial) {
+    const { cluster } = trial;
+    const nodes = await cluster.start(3);
+    const victim = trial.random.pick(nodes);
+    const others = nodes.filter((node) => node !== victim);
+    await cluster.load({ calls: 100, balanced: 30, jobMs: 300, timeoutMs: CALL_LIMIT_MS });
+    const troubles: (readonly [number, number])[] = [];
+    for (const length of Array.from({ length: trial.size(1, 3) }, () => [SHORT_MS, LONG_MS]).flat()) {
+      await trial.pause(800, 1_200);
+      const frozenAt = trial.fault(`SIGSTOP ${victim.name} for ${length} ms`);
+      troubles.push([frozenAt - CALL_LIMIT_MS, frozenAt + CALL_LIMIT_MS + 100]);
+      victim.signal("SIGSTOP");
+      if (length === LONG_MS) await checkDropped(trial, () => cluster.agrees(others));
+      await trial.pause(frozenAt + length - now());
+      victim.signal("SIGCONT");
+      trial.fault(`SIGCONT ${victim.name}`);
+      await trial.within(3_000, "a node that woke rejoins", () => cluster.agrees());
+    }
+    await trial.settle();
+    checkExactlyOnce(trial);
+    checkCalls(trial, callsOf(trial, others), troubles);
+  },
+};
+
+async function checkDropped(trial: Trial, dropped: () => Promise<boolean>): Promise<void> {
+  await trial.within(OFFLINE_AFTER_MS + SLACK_MS, "a frozen node leaves peers()", dropped);
+}

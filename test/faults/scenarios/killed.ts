@@ -1,0 +1,51 @@
+import { accepted, callsOf, checkCalls, checkExactlyOnce, effectsOf, failed, retried } from "../checks.js";
+import { idOf } from "../history.js";
+import type { FaultNode } from "../cluster.js";
+import type { Scenario, Trial } from "../trial.js";
+
+const LEASE_MS = 1_500;
+/** From the kill until every caller has seen its connection break. */
+const NOTICE_MS = 100;
+const CALL_LIMIT_MS = 5_000;
+
+export const killed: Scenario = {
+  name: "killed",
+  promise: "SIGKILL: only calls in flight on it fail, at once; the others go elsewhere; its jobs run elsewhere within leaseMs + 1 s",
+  async run(trial) {
+    const { cluster, random } = trial;
+    await cluster.start(3);
+    const kills: { at: number; survivors: FaultNode[] }[] = [];
+    for (let round = 0; round < trial.size(2, 6); round++) {
+      await cluster.load({ calls: 100, balanced: 20, jobMs: 200, timeoutMs: CALL_LIMIT_MS });
+      await trial.pause(700, 1_400);
+      const victim = random.pick(cluster.nodes);
+      const survivors = cluster.nodes.filter((node) => node !== victim);
+      kills.push({ at: trial.fault(`SIGKILL ${victim.name}`), survivors });
+      await victim.kill();
+      await trial.pause(LEASE_MS + 200);
+      await cluster.add();
+    }
+    await trial.settle();
+    checkExactlyOnce(trial);
+    for (const { at, survivors } of kills) {
+      checkInFlight(trial, at, survivors);
+      checkTakeover(trial, at);
+    }
+    checkCalls(trial, callsOf(trial, cluster.nodes), kills.map(({ at }) => [at - CALL_LIMIT_MS, at + NOTICE_MS]));
+  },
+};
+
+/** A caller spreads over three nodes: at most what it had under way then can have been on the one that was killed. */
+function checkInFlight(trial: Trial, at: number, survivors: readonly FaultNode[]): void {
+  const plain = callsOf(trial, survivors).filter((call) => !retried(call) && call.startedAt <= at + NOTICE_MS && call.endedAt >= at);
+  const broken = plain.filter(failed);
+  trial.none(broken.filter(({ endedAt }) => endedAt > at + NOTICE_MS), "calls that hung on a killed node");
+  trial.none(broken.filter(({ error }) => !error!.startsWith("CALL_FAILED")), "calls that a kill failed with another error");
+}
+
+function checkTakeover(trial: Trial, at: number): void {
+  const effects = effectsOf(trial, "balanced");
+  const pending = accepted(trial, "balanced").filter(({ endedAt }) => endedAt <= at);
+  const late = pending.filter(({ node, seq }) => (effects.get(idOf({ emitter: node, seq }))?.[0]?.at ?? 0) > at + LEASE_MS + 1_000);
+  trial.none(late, "jobs of a killed node that ran too late");
+}

@@ -1,0 +1,46 @@
+import { accepted, checkBroadcasts, checkExactlyOnce, failed, listeningThroughout } from "../checks.js";
+import { now } from "../history.js";
+import type { Scenario, Trial } from "../trial.js";
+
+const BACK_LIMIT_MS = 5_000;
+const CLEAR_ERROR = /^(DATABASE_UNAVAILABLE|OVERLOADED|TIMEOUT)/;
+
+export const postgresDown: Scenario = {
+  name: "postgres-down",
+  promise: "Postgres away: calls between known peers go on, emits fail clearly or wait, all is back within 5 s, nothing accepted is lost",
+  async run(trial) {
+    const { cluster, postgres, random } = trial;
+    const nodes = await cluster.start(3);
+    await cluster.load({ calls: 100, balanced: 20, broadcasts: 20 });
+    await trial.pause(500);
+    const baseline = await callRate(trial, 2_000);
+    const mode = random.pick(["fast", "immediate"] as const);
+    trial.fault(`Postgres down (${mode})`);
+    await postgres.stop(mode);
+    const duringOutage = await callRate(trial, trial.size(8_000, 20_000));
+    await postgres.start();
+    const upAt = trial.fault("Postgres up");
+    await trial.within(BACK_LIMIT_MS, "all nodes emit again and know each other", async () => emittersSince(trial, upAt) === 3 && (await cluster.agrees()));
+    await trial.pause(500);
+    await trial.settle();
+    trial.check(duringOutage >= 0.9 * baseline, `calls fell from ${baseline.toFixed(0)} to ${duringOutage.toFixed(0)} a second`);
+    trial.none(trial.history.all("call").filter(failed), "failed calls");
+    trial.none(trial.history.all("emit").filter(({ error }) => error !== null && !CLEAR_ERROR.test(error)), "emits that failed without a clear error");
+    checkExactlyOnce(trial);
+    await checkBroadcasts(trial, listeningThroughout(nodes));
+  },
+};
+
+/** Calls a second that come back, over the next `ms`. */
+async function callRate(trial: Trial, ms: number): Promise<number> {
+  const from = now();
+  await trial.pause(ms);
+  const to = now();
+  const done = trial.history.all("call").filter((call) => !failed(call) && call.endedAt >= from && call.endedAt <= to);
+  return (done.length * 1_000) / (to - from);
+}
+
+function emittersSince(trial: Trial, at: number): number {
+  const emits = [...accepted(trial, "balanced"), ...accepted(trial, "broadcast")];
+  return new Set(emits.filter(({ startedAt }) => startedAt >= at).map(({ node }) => node)).size;
+}
