@@ -2,19 +2,22 @@
 import { openPostgres } from "#mesh/storage/postgres.js";
 import { Cancellation } from "#mesh/pipeline/cancellation.js";
 import { createWorkerEngine } from "#mesh/runtime/worker.js";
-import { fakeDispatcher, quiet, TEST_DEFAULTS, worker } from "./worker-nodes.js";
+import { fakeDispatcher, quiet, sleep, TEST_DEFAULTS, worker } from "./worker-nodes.js";
 
 const [url, queue, leaseMs, behaviour] = process.argv.slice(2) as [string, string, string, string];
 
 const storage = await openPostgres({ url, log: quiet() });
 const dispatcher = fakeDispatcher(storage, new Cancellation());
-const defaults = { ...TEST_DEFAULTS, leaseMs: Number(leaseMs), concurrency: 2, maxAttempts: 3, pollIntervalMs: 50 };
+const defaults = { ...TEST_DEFAULTS, leaseMs: Number(leaseMs), concurrency: 2, maxAttempts: 3 };
 const engine = createWorkerEngine({ storage, dispatcher, nodeId: "child", log: quiet(), defaults });
 
 await engine.attach([worker(queue, async (scope, payload) => {
   if (behaviour === "transaction") await scope.session!.query("INSERT INTO effects (payload) VALUES ($1)", [JSON.stringify(payload)]);
   process.stdout.write(`${JSON.stringify(payload)}\n`);
   if (behaviour === "suicide" && payload === "poison") process.kill(process.pid, "SIGKILL");
-  if (behaviour !== "suicide") await new Promise((resolve) => setTimeout(resolve, 60_000));
+  // Frozen before it comes here, it ends as soon as it goes on.
+  if (behaviour === "transaction") return sleep(300);
+  if (behaviour !== "suicide") await sleep(60_000);
 })]);
 engine.start();
+process.on("SIGTERM", () => process.stdout.write(`${JSON.stringify({ inFlight: engine.inFlight() })}\n`));

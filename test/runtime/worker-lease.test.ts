@@ -118,19 +118,34 @@ describe("leases", () => {
     await until(() => cluster.settled());
   });
 
-  it("the transaction of a frozen process ends within the lease, and what it wrote is gone", async () => {
+  it("a job of a frozen process runs elsewhere within the lease, and the process can neither complete nor commit when it wakes", async () => {
     const leaseMs = 1_000;
     await cluster.storage.query("CREATE TABLE effects (payload TEXT)");
     await cluster.enqueue("q", ["a"]);
     const child = spawnChild("q", leaseMs, "transaction");
     await until(() => child.lines.length === 1);
     child.process.kill("SIGSTOP");
+    const frozenAt = performance.now();
     const { engine } = await cluster.node({ leaseMs });
-    await engine.attach([worker("q", (scope) => scope.session!.query("INSERT INTO effects VALUES ('taken over')"))]);
+    const gate = new Gate();
+    await engine.attach([worker("q", async (scope) => {
+      await scope.session!.query("INSERT INTO effects VALUES ('taken over')");
+      await gate.pass();
+    })]);
     engine.start();
-    await until(() => cluster.settled());
+    await until(() => gate.waiting === 1);
+    const tookMs = performance.now() - frozenAt;
+    assert.ok(tookMs < leaseMs, `${tookMs} ms`);
     child.process.kill("SIGCONT");
-    await sleep(100);
+    // Its handler has ended when it has nothing in flight any more, and the job is still the other's.
+    await until(() => {
+      child.process.kill("SIGTERM");
+      return JSON.stringify(child.lines.at(-1)) === '{"inFlight":[]}';
+    });
+    assert.equal((await cluster.jobs()).length, 1);
+    assert.deepEqual(await cluster.deferred(), []);
+    gate.open();
+    await until(() => cluster.settled());
     assert.deepEqual(await cluster.storage.query("SELECT * FROM effects"), [{ payload: "taken over" }]);
   });
 
