@@ -1,4 +1,5 @@
 import type { Storage } from "../contract/storage.js";
+import { OLDEST_TRANSACTION_SQL, type OpenTransaction } from "./old-transactions.js";
 import type { FailedJob } from "./queue.js";
 
 /** A claimed job whose lease has run out. */
@@ -24,6 +25,8 @@ export interface LaneState {
   /** Ms until the next deferred job is due; null where there is none. */
   readonly nextDueMs: number | null;
   readonly expired: readonly ExpiredJob[];
+  /** Of the database, the same in each row; null where it was not asked for, or there is none. */
+  readonly oldestTransaction: OpenTransaction | null;
 }
 
 export interface GroupPattern {
@@ -57,7 +60,7 @@ export class QueueUpkeep {
    * has expired, and when to look again. An expired job that is locked belongs to a live transaction, and is skipped.
    * `id + 0` as in the claim; `statement_timestamp()` is stable, so that the index on `run_at` can serve; `clock_timestamp()` is not.
    */
-  async look(lanes: readonly string[]): Promise<LaneState[]> {
+  async look(lanes: readonly string[], withOldest = false): Promise<LaneState[]> {
     return this.#storage.query<LaneState>(
       `WITH served AS MATERIALIZED (SELECT unnest($1::text[]) AS lane),
        due AS MATERIALIZED (
@@ -81,9 +84,10 @@ export class QueueUpkeep {
          (SELECT count(*)::int FROM added WHERE added.lane = served.lane) AS moved,
          (SELECT ceil(extract(epoch FROM run_at - statement_timestamp()) * 1000)::float8 FROM ${this.#deferred}
            WHERE lane = served.lane AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS "nextDueMs",
-         coalesce((SELECT json_agg(expired) FROM expired WHERE expired.lane = served.lane), '[]') AS expired
+         coalesce((SELECT json_agg(expired) FROM expired WHERE expired.lane = served.lane), '[]') AS expired,
+         CASE WHEN $2::boolean THEN ${OLDEST_TRANSACTION_SQL} END AS "oldestTransaction"
        FROM served`,
-      [lanes],
+      [lanes, withOldest],
       { reserved: true, answerTimeoutMs: 10_000 },
     );
   }

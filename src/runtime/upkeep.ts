@@ -6,6 +6,7 @@ import { backOffMs } from "./back-off.js";
 import { retryRules } from "./consumers.js";
 import { planTakeover } from "./job-failure.js";
 import type { LaneSet } from "./lane-set.js";
+import { OldTransactions } from "./old-transactions.js";
 import { UPKEEP_BATCH, type ExpiredJob, type LaneState, type QueueUpkeep } from "./queue-upkeep.js";
 
 export interface UpkeepOptions {
@@ -28,6 +29,7 @@ const ANSWER_LIMIT_MS = 10_000;
  */
 export class Upkeep {
   readonly #options: UpkeepOptions;
+  readonly #oldTransactions: OldTransactions;
   #timer: NodeJS.Timeout | undefined;
   #nextAt = Infinity;
   #looking: Promise<void> | undefined;
@@ -36,6 +38,7 @@ export class Upkeep {
 
   constructor(options: UpkeepOptions) {
     this.#options = options;
+    this.#oldTransactions = new OldTransactions(options.log);
   }
 
   /** Looks in `delayMs`, or earlier where that was to be. */
@@ -77,7 +80,9 @@ export class Upkeep {
     const { lanes, queue } = this.#options;
     this.#options.onLook();
     if (lanes.keys.length === 0) return Infinity;
-    const states = await answered(queue.look(lanes.keys), ANSWER_LIMIT_MS);
+    const withOldest = this.#oldTransactions.due;
+    const states = await answered(queue.look(lanes.keys, withOldest), ANSWER_LIMIT_MS);
+    if (withOldest) this.#oldTransactions.note(states[0]?.oldestTransaction ?? null);
     const expired = states.flatMap((state) => state.expired);
     const reclaimed = expired.length === 0 ? [] : await this.#reclaim(expired);
     const ready = states.filter((state) => state.ready || state.moved > 0).map((state) => state.lane);
