@@ -1,7 +1,7 @@
 import { MeshConfigurationError } from "../errors.js";
 import { resolveRetry, type RetryPolicy } from "../pipeline/retry.js";
 import type { CallOptions, Strategy } from "../contract/mesh-client.js";
-import type { LocalAction } from "./directory.js";
+import type { DeclaredPolicy } from "./declared-policy.js";
 import { isStrategy, STRATEGY_NAMES } from "./balancing.js";
 import { refuseUnknownKeys } from "./option-names.js";
 
@@ -24,8 +24,8 @@ const CALL_OPTIONS: ReadonlySet<string> = new Set<keyof CallOptions>([
 ]);
 const RETRY_OPTIONS: ReadonlySet<string> = new Set<keyof RetryPolicy>(["attempts", "delayMs", "factor", "jitter"]);
 
-/** `options` over what the action declares, where it is known here, over the defaults of the mesh. */
-export function resolvePolicy(options: CallOptions, local: LocalAction | undefined, defaults: CallDefaults): CallPolicy {
+/** `options` over what the action declares over the defaults of the mesh. */
+export function resolvePolicy(options: CallOptions, action: DeclaredPolicy | undefined, defaults: CallDefaults): CallPolicy {
   checkKeys("call option", options, CALL_OPTIONS);
   const { timeoutMs, attemptTimeoutMs, strategy } = options;
   if (timeoutMs !== undefined) checkMs("timeoutMs", timeoutMs);
@@ -35,9 +35,9 @@ export function resolvePolicy(options: CallOptions, local: LocalAction | undefin
   if (options.meta !== undefined && !isObject(options.meta)) fail("meta", "an object", options.meta);
   if (options.fallback !== undefined && typeof options.fallback !== "function") fail("fallback", "a function", options.fallback);
   if (options.retry !== undefined) checkRetry(options.retry);
-  const declared = local?.retry === undefined ? defaults.retry : resolveRetry(local.retry, defaults.retry, `action ${local.name}:`);
+  const declared = action?.retry === undefined ? defaults.retry : resolveRetry(action.retry, defaults.retry, "action option");
   return {
-    timeoutMs: timeoutMs ?? local?.timeoutMs ?? defaults.timeoutMs,
+    timeoutMs: timeoutMs ?? action?.timeoutMs ?? defaults.timeoutMs,
     attemptTimeoutMs,
     retry: resolveRetry(options.retry, declared, "call option"),
     strategy: strategy ?? defaults.strategy,

@@ -84,7 +84,7 @@ class CallEngine {
     if (typeof name !== "string" || name === "") throw new MeshConfigurationError(`the name of an action must be a string like "v1.users.create", got ${String(name)}`);
     const { scope } = ctx;
     const local = this.#parts.local.find(name);
-    const policy = resolvePolicy(options, local, this.#defaults);
+    const policy = resolvePolicy(options, local ?? this.#parts.directory.declared(name), this.#defaults);
     const step = enterCall(scope, name);
     const meta = options.meta === undefined ? scope.meta : mergeMeta(scope.meta, options.meta);
     return new PlannedCall(scope, name, args, options, policy, local, step, meta);

@@ -1,5 +1,5 @@
 import type { Target } from "../contract/registration.js";
-import type { RetryOptions } from "../contract/descriptor.js";
+import type { DeclaredPolicy } from "./declared-policy.js";
 
 /** A live peer as a target of calls. One object per peer, replaced when its row changes. */
 export interface Candidate {
@@ -16,17 +16,17 @@ export interface NodeDirectory {
   candidates(action: string): readonly Candidate[];
   /** The peer, if it is live and serves the action. */
   candidate(nodeId: string, action: string): Candidate | undefined;
+  /** What the action declares on a peer that serves it. */
+  declared(action: string): DeclaredPolicy | undefined;
   /** The peer refused or dropped a connection, or let a call time out: avoided until its next heartbeat or a short back-off. */
   suspect(nodeId: string): void;
 }
 
 /** An action of a service registered on this node, ready to run. */
-export interface LocalAction {
+export interface LocalAction extends DeclaredPolicy {
   /** Full name. */
   readonly name: string;
   readonly target: Target;
-  readonly timeoutMs?: number;
-  readonly retry?: RetryOptions;
 }
 
 export interface LocalActions {

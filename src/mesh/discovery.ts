@@ -1,6 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { PeerCache } from "./peer-cache.js";
 import { within } from "./time-limit.js";
+import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate, NodeDirectory } from "./directory.js";
 import type { RegistryRead, Registry, ServicesRow } from "./registry.js";
 import type { Logger } from "../logger.js";
@@ -76,6 +77,10 @@ export class Discovery implements NodeDirectory {
 
   candidate(nodeId: string, action: string): Candidate | undefined {
     return this.#cache.candidate(nodeId, action);
+  }
+
+  declared(action: string): DeclaredPolicy | undefined {
+    return this.#cache.declared(action);
   }
 
   suspect(nodeId: string): void {

@@ -4,6 +4,7 @@ import { Hearing } from "./hearing.js";
 import { KnownPeer } from "./peer.js";
 import { Suspicion } from "./suspicion.js";
 import type { Offer } from "./action-index.js";
+import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate, NodeDirectory } from "./directory.js";
 import type { NodeRow, RegistryRead, ServicesRow } from "./registry.js";
 import type { Logger } from "../logger.js";
@@ -55,6 +56,11 @@ export class PeerCache implements NodeDirectory {
 
   suspects(nodeId: string): boolean {
     return this.#suspicion.avoids(nodeId);
+  }
+
+  declared(action: string): DeclaredPolicy | undefined {
+    const [first] = this.#index.candidates(action);
+    return first === undefined ? undefined : this.#peers.get(first.nodeId)?.declared(action);
   }
 
   /** Some peer can be called for the service or action. */

@@ -1,6 +1,8 @@
 import { parseAdvertisedUrl } from "./advertised-url.js";
+import { readPolicies } from "./declared-policy.js";
 import { isObject, parseMetadata } from "./metadata.js";
 import type { Offer } from "./action-index.js";
+import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate } from "./directory.js";
 import type { PeerMetadata } from "./metadata.js";
 import type { NodeRow, ServicesRow } from "./registry.js";
@@ -32,6 +34,7 @@ export class KnownPeer {
   #services: readonly ServiceInfo[] = [];
   #servicesHash: string | null = null;
   #offered: ReadonlySet<string> = new Set();
+  #declared: ReadonlyMap<string, DeclaredPolicy> = new Map();
   #candidate: PeerCandidate | null = null;
   #view: Peer | null = null;
 
@@ -60,6 +63,10 @@ export class KnownPeer {
   /** What it can be called for; null while it has no usable address, drains, or is local-only. */
   get offer(): Offer | null {
     return this.#candidate === null ? null : { candidate: this.#candidate, names: this.#offered };
+  }
+
+  declared(action: string): DeclaredPolicy | undefined {
+    return this.#declared.get(action);
   }
 
   get view(): Peer {
@@ -97,6 +104,7 @@ export class KnownPeer {
     if (parsed === null) this.#warn(this.nodeId, "its services_json is too large or no JSON array: it counts as serving nothing");
     else if (parsed.skipped > 0) this.#warn(this.nodeId, `${parsed.skipped} entries of its services_json are malformed and ignored`);
     this.#services = parsed?.services ?? [];
+    this.#declared = parsed?.declared ?? new Map();
     this.#servicesHash = services?.hash ?? null;
     this.#offered = new Set(this.#services.flatMap(({ name, version, actions }) => [`v${version}.${name}`, ...actions]));
   }
@@ -121,11 +129,17 @@ export class KnownPeer {
   }
 }
 
-function parseServices(json: string): { readonly services: readonly ServiceInfo[]; readonly skipped: number } | null {
+interface ParsedServices {
+  readonly services: readonly ServiceInfo[];
+  readonly declared: ReadonlyMap<string, DeclaredPolicy>;
+  readonly skipped: number;
+}
+
+function parseServices(json: string): ParsedServices | null {
   const list = parseArray(json);
   if (list === null) return null;
   const services = list.map(toServiceInfo).filter((info) => info !== null);
-  return { services: Object.freeze(services), skipped: list.length - services.length };
+  return { services: Object.freeze(services), declared: readPolicies(list), skipped: list.length - services.length };
 }
 
 function parseArray(json: string): readonly unknown[] | null {

@@ -1,9 +1,11 @@
 import { fullActionName } from "../contract/descriptor.js";
 import { compileParams } from "../service/validation.js";
+import { publishPolicies } from "./declared-policy.js";
+import type { PublishedService } from "./declared-policy.js";
 import type { LocalAction } from "./directory.js";
 import type { ActionDescriptor, EventDescriptor, LifecycleHook, ParamsSchema, ServiceDescriptor, Settings } from "../contract/descriptor.js";
 import type { Context, ServiceSelf } from "../contract/context.js";
-import type { MeshClient, ServiceInfo } from "../contract/mesh-client.js";
+import type { MeshClient } from "../contract/mesh-client.js";
 import type { Dispatcher, LiveRegistration, ScopedContext, Target, TargetKind, WorkerOptions } from "../contract/registration.js";
 
 type Handler = (ctx: Context, args: unknown, self: ServiceSelf) => unknown;
@@ -12,7 +14,7 @@ type Handler = (ctx: Context, args: unknown, self: ServiceSelf) => unknown;
 export class RegisteredService {
   /** `v1.users`. */
   readonly id: string;
-  readonly info: ServiceInfo;
+  readonly info: PublishedService;
   readonly actions: readonly LocalAction[];
   readonly events: readonly LiveRegistration[];
   readonly #descriptor: ServiceDescriptor;
@@ -29,6 +31,7 @@ export class RegisteredService {
       version: descriptor.version,
       actions: Object.freeze(this.actions.map((action) => action.name)),
       events: Object.freeze(Object.keys(descriptor.events)),
+      ...publishPolicies(this.actions),
     });
   }
 

@@ -176,7 +176,7 @@ class NodeHttpServer implements HttpServer {
     try {
       answerError(error, response, name, log);
     } catch (cause) {
-      log.error("a request failed, and its error cannot be answered", { request: name, error: cause });
+      log.error("a request failed, and its error cannot be answered", { request: name, err: cause });
       response.destroy();
     }
   }

@@ -3,6 +3,7 @@ import { Cancellation } from "#mesh/pipeline/cancellation.js";
 import { TimerWheel } from "#mesh/pipeline/timer-wheel.js";
 import { createCaller, type CallerOptions } from "#mesh/mesh/call.js";
 import type { CallOptions } from "#mesh/contract/mesh-client.js";
+import type { DeclaredPolicy } from "#mesh/mesh/declared-policy.js";
 import type { Candidate, LocalAction, LocalActions, NodeDirectory } from "#mesh/mesh/directory.js";
 import type { Dispatcher, Scope, ScopedContext, Target } from "#mesh/contract/registration.js";
 import type { RpcRequest, RpcTransport } from "#mesh/mesh/rpc-transport.js";
@@ -63,6 +64,7 @@ export class TestActions implements LocalActions {
 
 export class TestDirectory implements NodeDirectory {
   readonly suspected: string[] = [];
+  readonly policies = new Map<string, DeclaredPolicy>();
   readonly #serving = new Map<string, Candidate[]>();
 
   serve(action: string, ...peers: Candidate[]): this {
@@ -76,6 +78,10 @@ export class TestDirectory implements NodeDirectory {
 
   candidate(nodeId: string, action: string): Candidate | undefined {
     return this.candidates(action).find((peer) => peer.nodeId === nodeId);
+  }
+
+  declared(action: string): DeclaredPolicy | undefined {
+    return this.policies.get(action);
   }
 
   suspect(nodeId: string): void {

@@ -103,6 +103,19 @@ describe("the budget of a call", () => {
     within(await call("v1.a.own", {}, { timeoutMs: 5000 }), 700);
   });
 
+  test("is what the action declares on a peer, where the caller says nothing", async () => {
+    const directory = new TestDirectory().serve("v1.r.x", peer("p1"));
+    directory.policies.set("v1.r.x", { timeoutMs: 60_000, retry: { attempts: 1, delayMs: 0 } });
+    const given: number[] = [];
+    const { call } = callFixture({ directory, answer: (_peer, _request, { remainingMs }) => { given.push(remainingMs); throw new Error("no"); } });
+    await assert.rejects(call("v1.r.x"));
+    assert.equal(given.length, 2);
+    assert.ok((given[1] ?? 0) > 50_000, String(given));
+    await assert.rejects(call("v1.r.x", {}, { timeoutMs: 400, retry: { attempts: 0 } }));
+    assert.equal(given.length, 3);
+    assert.ok((given[2] ?? 999) <= 400);
+  });
+
   test("fails before anything is sent where it is spent", async () => {
     const { call, transport } = callFixture({ directory: new TestDirectory().serve("v1.r.x", peer("p1")) });
     await assert.rejects(call("v1.r.x", {}, { timeoutMs: 0 }), MeshTimeoutError);

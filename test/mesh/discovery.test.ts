@@ -130,6 +130,26 @@ test("corrupt rows are reported and hurt nobody else", async () => {
   assert.equal(fixture.warnings.length, 4);
 });
 
+test("what the actions of a peer declare is known; what is malformed in it counts as not declared", async () => {
+  await using fixture = await RegistryFixture.open();
+  const declaring = (calls: unknown) => JSON.stringify([{ name: "users", version: 1, actions: [ACTION], events: [], calls }]);
+  await fixture.node("a", { services: declaring({ [ACTION]: { timeoutMs: 60_000, retry: { attempts: 2 } } }) });
+  const discovery = fixture.discovery();
+  await discovery.start();
+  assert.deepEqual(discovery.declared(ACTION), { timeoutMs: 60_000, retry: { attempts: 2 } });
+  assert.equal(discovery.declared("v1.users.other"), undefined);
+  assert.deepEqual(discovery.peers()[0]?.services, [{ name: "users", version: 1, actions: [ACTION], events: [] }]);
+  for (const calls of ["x", [1], { [ACTION]: null }, { [ACTION]: { timeoutMs: "5", retry: { attempts: -1 } } }, { [ACTION]: { timeoutMs: 0, retry: 3 } }]) {
+    await fixture.node("a", { services: declaring({ [ACTION]: { timeoutMs: 1 } }) });
+    discovery.hint(hint("a"));
+    await until(() => discovery.declared(ACTION)?.timeoutMs === 1);
+    await fixture.node("a", { services: declaring(calls) });
+    discovery.hint(hint("a"));
+    await until(() => Object.keys(discovery.declared(ACTION) ?? {}).length === 0);
+    assert.deepEqual(callable(discovery), ["a"]);
+  }
+});
+
 test("a peer whose heartbeats stop is dropped when it is due, not at the next heartbeat", async () => {
   await using fixture = await RegistryFixture.open();
   await fixture.node("a", { ageMs: 29_700 });

@@ -167,6 +167,23 @@ test("a service registered while running is added whole, or not at all", async (
   assert.equal(await host.mesh.call("v1.reports.who"), host.nodeId);
 });
 
+test("what an action declares for its calls holds on every node", async () => {
+  await using mesh = await MeshFixture.open();
+  let tries = 0;
+  const slow = service({
+    name: "slow", version: 1,
+    actions: {
+      deadline: { timeoutMs: 60_000, handler: (ctx: Context) => ctx.deadline },
+      flaky: { retry: { attempts: 1, delayMs: 0 }, handler: () => { if (tries++ === 0) throw new Error("first"); return tries; } },
+    },
+  });
+  await mesh.started([slow]);
+  const caller = await mesh.started([hello]);
+  await caller.mesh.waitFor("v1.slow");
+  assert.ok((await caller.mesh.call<number>("v1.slow.deadline")) > 50_000);
+  assert.equal(await caller.mesh.call("v1.slow.flaky"), 2);
+});
+
 test("taking a service off waits for its calls under way", async () => {
   await using mesh = await MeshFixture.open();
   const seen: string[] = [];

@@ -59,6 +59,7 @@ export class RpcNode {
     });
     const directory: NodeDirectory = {
       candidates: () => this.#candidates(),
+      declared: () => undefined,
       candidate: (id) => this.#peers.find((peer) => peer.nodeId === id),
       suspect: (id) => void this.suspected.push(id),
     };

@@ -38,6 +38,7 @@ test("actions are found by full name, with what they declare", async () => {
   assert.ok(services.serves("v1.users") && !services.serves("v2.users"));
   assert.deepEqual(services.infos(), [{
     name: "users", version: 1, actions: ["v1.users.create"], events: ["user.deleted", "order.paid", "order.sent"],
+    calls: { "v1.users.create": { timeoutMs: 50, retry: { attempts: 2 } } },
   }]);
 });
 
