@@ -85,9 +85,9 @@ export class QueueUpkeep {
          (SELECT ceil(extract(epoch FROM run_at - statement_timestamp()) * 1000)::float8 FROM ${this.#deferred}
            WHERE lane = served.lane AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS "nextDueMs",
          coalesce((SELECT json_agg(expired) FROM expired WHERE expired.lane = served.lane), '[]') AS expired,
-         CASE WHEN $2::boolean THEN ${OLDEST_TRANSACTION_SQL} END AS "oldestTransaction"
+         ${withOldest ? OLDEST_TRANSACTION_SQL : "NULL::json"} AS "oldestTransaction"
        FROM served`,
-      [lanes, withOldest],
+      [lanes],
       { reserved: true, answerTimeoutMs: 10_000 },
     );
   }

@@ -8,7 +8,7 @@ const [url, queue, leaseMs, behaviour] = process.argv.slice(2) as [string, strin
 
 const storage = await openPostgres({ url, log: quiet() });
 const dispatcher = fakeDispatcher(storage, new Cancellation());
-const defaults = { ...TEST_DEFAULTS, leaseMs: Number(leaseMs), concurrency: 2, maxAttempts: 3 };
+const defaults = { ...TEST_DEFAULTS, leaseMs: Number(leaseMs), concurrency: 2, maxAttempts: 3, pollIntervalMs: 1_000 };
 const engine = createWorkerEngine({ storage, dispatcher, nodeId: "child", log: quiet(), defaults });
 
 await engine.attach([worker(queue, async (scope, payload) => {
