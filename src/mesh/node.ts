@@ -22,6 +22,8 @@ import type { HealthReport, HostEnv, ScopedContext } from "../contract/registrat
 const QUERY_LIMIT_MS = { least: 1_000, most: 10_000 };
 /** How long a change is given to reach the peers: until its event comes back here, and then a read's time. */
 const SETTLE = { mostMs: 500, readMs: 100 };
+/** How long a node that has left waits for its callers to close their connections. */
+const CALLERS_LIMIT_MS = 1_000;
 
 /** What exists between `ready` and `close`. */
 export interface RunningMesh {
@@ -110,6 +112,7 @@ export class MeshNode implements Reachability {
     this.#ended = true;
     this.closing.abort("the mesh is stopping");
     if (this.#announced) await running.presence.leave();
+    await within(running.wire.server.callersGone(), CALLERS_LIMIT_MS);
     await this.#set.stopAll(env);
     running.stopListening();
     await running.discovery.stop();

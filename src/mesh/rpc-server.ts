@@ -7,6 +7,7 @@ import { Deadline, now } from "../pipeline/deadline.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
+import { CallerConnections } from "./caller-connections.js";
 import type { LocalActions } from "./directory.js";
 import { encodeError } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
@@ -52,6 +53,8 @@ export interface RpcServer {
   handle(request: IncomingMessage, response: ServerResponse, env: HostEnv): boolean | Promise<boolean>;
   /** The handler of `EXECUTE_ACTION`: runs an action of a registered service in the scope of `ctx`. */
   execute(ctx: ScopedContext, request: ExecuteRequest): Promise<unknown>;
+  /** Resolves once callers have closed the connections on which they were served. */
+  callersGone(): Promise<void>;
 }
 
 /** When a request came, on the monotonic clock, and what its header leaves it; null where it has none. */
@@ -73,6 +76,7 @@ class HttpRpcServer implements RpcServer {
   readonly #options: Required<RpcServerOptions>;
   readonly #verifier: TokenVerifier;
   readonly #refused = new RefusedTokens();
+  readonly #connections = new CallerConnections();
   #inFlight = 0;
 
   constructor(options: Required<RpcServerOptions>) {
@@ -92,6 +96,10 @@ class HttpRpcServer implements RpcServer {
     return runLocal(this.#options, action, request.args, { ...scope, cancellation: new Cancellation(scope.cancellation) }, deadline);
   }
 
+  callersGone(): Promise<void> {
+    return this.#connections.gone();
+  }
+
   #isForMe(url: string): boolean {
     const { rpcPath } = this.#options;
     return url === rpcPath || (url.startsWith(rpcPath) && url[rpcPath.length] === "?");
@@ -105,6 +113,7 @@ class HttpRpcServer implements RpcServer {
       return true;
     }
     this.#inFlight++;
+    this.#connections.note(request.socket);
     try {
       await this.#answerRequest(request, response, arrival, env);
     } finally {

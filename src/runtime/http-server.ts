@@ -8,7 +8,7 @@ import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
 import { toWebRequest } from "./web-request.js";
 import { sendWebResponse } from "./web-response.js";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import { Server as NetServer, type AddressInfo, type Socket } from "node:net";
 import type { Logger } from "../logger.js";
 import type { Upgrade } from "./http-upgrade.js";
 import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
@@ -130,12 +130,14 @@ class NodeHttpServer implements HttpServer {
   }
 
   refuseNew(): void {
-    this.#closed ??= this.#server.listening ? new Promise((resolve) => this.#server.close(() => resolve())) : Promise.resolve();
+    // The close of `http.Server` would also end idle connections, and with them requests that are on their way.
+    const stopListening = (done: () => void): unknown => NetServer.prototype.close.call(this.#server, done);
+    this.#closed ??= this.#server.listening ? new Promise((resolve) => stopListening(() => resolve())) : Promise.resolve();
   }
 
   async close(graceMs: number): Promise<void> {
     this.refuseNew();
-    this.#server.closeIdleConnections();
+    this.#server.close(() => undefined);
     // Upgraded sockets are no longer known to the server: it waits for them, but cannot close them.
     const timer = setTimeout(() => this.#sockets.forEach((socket) => socket.destroy()), graceMs);
     await this.#closed;
