@@ -56,7 +56,7 @@ export interface HttpServer {
   readonly address: string | null;
   /** Requests that are not answered in full. */
   readonly inFlight: InFlight;
-  /** Takes no new connections; those that are open end with their next answer. */
+  /** Takes no new connections; those that are open end with their next answer, which web routes no longer give: it is 503. */
   refuseNew(): void;
   /** Closes idle connections at once, and the others after `graceMs`. Resolves when all are gone. */
   close(graceMs: number): Promise<void>;
@@ -74,12 +74,15 @@ class Exchange extends Run {
   scope: RequestScope | undefined;
   webRequest: Request | undefined;
   ended = false;
+  /** Came when the server took no new connections any more: nothing but a raw route may still know what to say. */
+  readonly late: boolean;
 
-  constructor(request: IncomingMessage, response: ServerResponse) {
+  constructor(request: IncomingMessage, response: ServerResponse, late: boolean) {
     // Without the query, which may hold what no log should.
     super(`${request.method ?? ""} ${(request.url ?? "").split("?", 1)[0] ?? ""}`);
     this.request = request;
     this.response = response;
+    this.late = late;
   }
 }
 
@@ -184,7 +187,7 @@ class NodeHttpServer implements HttpServer {
   }
 
   #begin(request: IncomingMessage, response: ServerResponse): Exchange {
-    const exchange = new Exchange(request, response);
+    const exchange = new Exchange(request, response, this.#closed !== undefined);
     this.inFlight.add(exchange);
     // An error of the connection is followed by its close, which is where it is dealt with.
     response.on("error", () => undefined);
@@ -212,6 +215,10 @@ class NodeHttpServer implements HttpServer {
 
   async #offerWeb(route: WebRoute, exchange: Exchange): Promise<boolean> {
     const { request, response } = exchange;
+    if (exchange.late) {
+      answerJson(response, 503, { ok: false, error: "this host is stopping", code: "OVERLOADED" });
+      return true;
+    }
     const scope = (exchange.scope ??= this.#scopeOf(exchange));
     exchange.webRequest ??= toWebRequest(request, scope.cancellation.signal, this.#url, this.#options.maxBodyBytes);
     const answer = await this.#options.dispatcher.dispatch(route.target, exchange.webRequest, scope);

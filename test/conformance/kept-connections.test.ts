@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { Agent, request } from "node:http";
 import { test } from "node:test";
-import { chimpbaseMesh, onStop, service } from "@chimpbase/mesh";
+import { chimpbaseMesh, onStop, route, service } from "@chimpbase/mesh";
 import { makeHost } from "../support/host.js";
 
 const TOKEN = "a-token-of-the-test";
@@ -12,8 +12,8 @@ interface Answer {
   readonly body: { readonly ok: boolean; readonly undelivered?: boolean };
 }
 
-async function post(url: string, agent: Agent): Promise<Answer> {
-  const outgoing = request(`${url}/__chimpbase/mesh/rpc`, {
+async function post(url: string, agent: Agent, path = "/__chimpbase/mesh/rpc"): Promise<Answer> {
+  const outgoing = request(url + path, {
     method: "POST",
     agent,
     headers: { "content-type": "application/json", "x-chimpbase-mesh-token": TOKEN },
@@ -47,4 +47,22 @@ test("a request on a kept connection of a node that stops is told so, and never 
   assert.equal(late.status, 503);
   assert.equal(late.body.undelivered, true);
   await stopped;
+});
+
+test("a web route takes no request after the drain, also on a kept connection", async (t) => {
+  const { host } = await makeHost(t);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  t.after(() => agent.destroy());
+  let served = 0;
+  host.register(
+    route("count", () => Response.json({ ok: true, served: ++served })),
+    onStop(async () => {
+      assert.equal((await post(url!, agent, "/count")).status, 503);
+    }),
+  );
+  await host.start();
+  const { url } = host;
+  assert.equal((await post(url!, agent, "/count")).status, 200);
+  await host.stop();
+  assert.equal(served, 1);
 });
