@@ -2,7 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 /** Times are those of this machine's clock in ms, `now()` below. `node` is the name of a process, new for each start. */
-export type Entry = Call | Emit | Heard | Effect | Fault;
+export type Entry = Call | Emit | Heard | Effect | Fault | Stall;
 
 export interface Call {
   readonly kind: "call";
@@ -54,6 +54,14 @@ export interface Fault {
   readonly at: number;
 }
 
+/** The machine was too busy to let a process run, or it was frozen by a fault. */
+export interface Stall {
+  readonly kind: "stall";
+  readonly node: string;
+  readonly from: number;
+  readonly to: number;
+}
+
 type Kind = Entry["kind"];
 type Of<K extends Kind> = Extract<Entry, { kind: K }>;
 
@@ -79,9 +87,15 @@ export class History {
     return this.#entries.filter((entry): entry is Of<K> => entry.kind === kind);
   }
 
-  /** What was checked: everything but the faults. */
+  /** What was checked. */
   get operations(): number {
-    return this.#entries.length - this.all("fault").length;
+    return this.#entries.filter(({ kind }) => kind !== "fault" && kind !== "stall").length;
+  }
+
+  /** For how long processes did not get to run between two times, in ms over all; without those that a fault has frozen. */
+  stalledMs(from: number, to: number, frozen: readonly string[] = []): number {
+    const overlap = (stall: Stall): number => Math.max(0, Math.min(to, stall.to) - Math.max(from, stall.from));
+    return this.all("stall").reduce((sum, stall) => sum + (frozen.includes(stall.node) ? 0 : overlap(stall)), 0);
   }
 
   /** Writes JSON lines; resolves with the path. */

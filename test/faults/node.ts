@@ -6,12 +6,14 @@ import { until } from "../support/wait.js";
 import { now } from "./history.js";
 import { Journal } from "./journal.js";
 import { LoadGenerator } from "./load.js";
+import { watchStalls } from "./stalls.js";
 import type { Call, Emit } from "./history.js";
 import type { Load, NodeCommands, NodeConfig } from "./protocol.js";
 
 /** One node under faults: makes load as its parent says, and reports what became of each operation. */
 const { name: node, database, port, advertisedUrl } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
 const journal = new Journal();
+const stopWatching = watchStalls(node, (entry) => journal.add(entry));
 const generator = new LoadGenerator();
 const sent = { balanced: 0, broadcast: 0, transaction: 0 };
 let heard = 0;
@@ -140,6 +142,7 @@ serveCommands<NodeCommands>({
   exercise,
   leave: async () => {
     await host.stop();
+    stopWatching();
     process.removeAllListeners("disconnect");
     // After the reply to this command.
     setImmediate(() => process.disconnect());

@@ -38,9 +38,12 @@ async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: numbe
   } catch (error) {
     trial.violations.push(`the scenario broke off: ${(error as Error).stack}`);
   }
-  const { history, violations } = trial;
+  const { history, violations, unjudged } = trial;
   const faults = history.all("fault").length;
-  console.log(`${faults} faults, ${history.operations} operations, ${((performance.now() - startedAt) / 1000).toFixed(1)} s`);
+  const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+  const stalledMs = history.stalledMs(0, Infinity, trial.frozen);
+  console.log(`${faults} faults, ${history.operations} operations, ${seconds(performance.now() - startedAt)}, ${seconds(stalledMs)} stalled`);
+  if (unjudged > 0) console.log(`  ${unjudged} failed calls not judged: the machine let processes wait meanwhile`);
   if (violations.length > 0) {
     for (const violation of violations) console.log(`  VIOLATION ${violation}`);
     console.log(`  history: ${await history.save(HISTORIES, `${scenario.name}-${seed}`, { scenario: scenario.name, seed, quick, violations })}`);

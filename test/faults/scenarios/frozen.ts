@@ -17,6 +17,7 @@ export const frozen: Scenario = {
     const { cluster } = trial;
     const nodes = await cluster.start(3);
     const victim = trial.random.pick(nodes);
+    trial.frozen.push(victim.name);
     const others = nodes.filter((node) => node !== victim);
     await cluster.load({ calls: 100, balanced: 30, jobMs: 300, timeoutMs: CALL_LIMIT_MS });
     const troubles: (readonly [number, number])[] = [];

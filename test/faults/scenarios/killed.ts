@@ -39,13 +39,14 @@ export const killed: Scenario = {
 function checkInFlight(trial: Trial, at: number, survivors: readonly FaultNode[]): void {
   const plain = callsOf(trial, survivors).filter((call) => !retried(call) && call.startedAt <= at + NOTICE_MS && call.endedAt >= at);
   const broken = plain.filter(failed);
-  trial.none(broken.filter(({ endedAt }) => endedAt > at + NOTICE_MS), "calls that hung on a killed node");
+  trial.none(broken.filter(({ endedAt }) => trial.took(at, endedAt) > NOTICE_MS), "calls that hung on a killed node");
   trial.none(broken.filter(({ error }) => !error!.startsWith("CALL_FAILED")), "calls that a kill failed with another error");
 }
 
 function checkTakeover(trial: Trial, at: number): void {
   const effects = effectsOf(trial, "balanced");
   const pending = accepted(trial, "balanced").filter(({ endedAt }) => endedAt <= at);
-  const late = pending.filter(({ node, seq }) => (effects.get(idOf({ emitter: node, seq }))?.[0]?.at ?? 0) > at + LEASE_MS + 1_000);
+  const ranAt = (node: string, seq: number): number => effects.get(idOf({ emitter: node, seq }))?.[0]?.at ?? at;
+  const late = pending.filter(({ node, seq }) => trial.took(at, ranAt(node, seq)) > LEASE_MS + 1_000);
   trial.none(late, "jobs of a killed node that ran too late");
 }
