@@ -9,7 +9,7 @@ export const exactlyOnce: Scenario = {
     const faults = [kill, stop, fastRestart, crash, terminateSome];
     for (let round = 0; round < trial.size(1, 4); round++) {
       for (const fault of trial.random.shuffled(faults)) {
-        await trial.cluster.load({ balanced: 40, jobMs: 50 });
+        await trial.cluster.load({ balanced: 15, jobMs: 400 });
         await trial.pause(200, 900);
         await fault(trial);
       }
