@@ -1,4 +1,5 @@
 import { MeshConfigurationError } from "../errors.js";
+import { suggestion } from "../suggestion.js";
 
 type Source = Readonly<Record<string, unknown>>;
 
@@ -6,8 +7,6 @@ interface Range {
   readonly min: number;
   readonly max: number;
 }
-
-const FARTHEST_GUESS = 3;
 
 /** Reads one object of options. Every complaint names the option with its path, the value, and what is expected. */
 export class OptionReader {
@@ -22,7 +21,7 @@ export class OptionReader {
     }
     this.#source = source as Source;
     for (const key of Object.keys(source)) {
-      if (!known.includes(key)) throw new MeshConfigurationError(`unknown option "${this.#name(key)}"; ${hint(key, known)}`);
+      if (!known.includes(key)) throw new MeshConfigurationError(`unknown option "${this.#name(key)}"; ${suggestion(key, known)}`);
     }
   }
 
@@ -69,24 +68,4 @@ export function isPostgresUrl(value: unknown): value is string {
 function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value);
   return typeof value === "object" && value !== null ? (Array.isArray(value) ? "an array" : "an object") : String(value);
-}
-
-function hint(key: string, known: readonly string[]): string {
-  const byDistance = known.map((name) => ({ name, distance: editDistance(key.toLowerCase(), name.toLowerCase()) })).sort((a, b) => a.distance - b.distance);
-  const nearest = byDistance[0];
-  return nearest !== undefined && nearest.distance <= FARTHEST_GUESS ? `did you mean "${nearest.name}"?` : `known are: ${known.join(", ")}`;
-}
-
-/** Levenshtein distance, one row at a time. */
-function editDistance(a: string, b: string): number {
-  let above = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let row = 1; row <= a.length; row++) {
-    const current = [row];
-    for (let column = 1; column <= b.length; column++) {
-      const replaced = (above[column - 1] as number) + (a[row - 1] === b[column - 1] ? 0 : 1);
-      current.push(Math.min(replaced, (above[column] as number) + 1, (current[column - 1] as number) + 1));
-    }
-    above = current;
-  }
-  return above[b.length] as number;
 }

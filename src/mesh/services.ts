@@ -1,6 +1,6 @@
 import { MeshConfigurationError, ServiceDefinitionError } from "../errors.js";
+import { nearestName } from "../suggestion.js";
 import { instantiate } from "../service/describe.js";
-import { nearest } from "./option-names.js";
 import { RegisteredService } from "./registered-service.js";
 import type { ServiceBinding } from "../service/describe.js";
 import type { LocalAction, LocalActions } from "./directory.js";
@@ -84,7 +84,7 @@ export class NodeServices implements LocalActions {
 
   #refuse(id: string): never {
     const known = [...this.#services.keys()];
-    const guess = nearest(id, known);
+    const guess = nearestName(id, known);
     const hint = guess === undefined ? `registered are: ${known.join(", ") || "none"}` : `did you mean "${guess}"? Registered are: ${known.join(", ")}`;
     throw new MeshConfigurationError(`service "${id}" is not registered on this node; ${hint}`);
   }

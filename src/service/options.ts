@@ -3,6 +3,7 @@ import { checkName, show } from "./names.js";
 import { isPlainObject } from "./settings.js";
 import { paramsProblem } from "./validation.js";
 import type { ActionOptions, EventOptions } from "./plan.js";
+import { suggestion } from "../suggestion.js";
 
 /** Throws, or returns the value as it goes into the descriptor. */
 type Check = (subject: string, key: string, value: unknown) => unknown;
@@ -98,20 +99,5 @@ function checkOptions(subject: string, options: unknown, checks: Checks, prefix 
 }
 
 export function unknownKey(what: string, key: string, known: readonly string[]): string {
-  const near = known.find((name) => distance(name.toLowerCase(), key.slice(0, 40).toLowerCase()) <= 2);
-  return `unknown ${what}; ${near === undefined ? `known are ${known.join(", ")}` : `did you mean ${near}?`}`;
-}
-
-/** Edit distance after Wagner and Fischer (1974), one row at a time. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const swap = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(swap, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
+  return `unknown ${what}; ${suggestion(key, known)}`;
 }

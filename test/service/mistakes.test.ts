@@ -109,12 +109,12 @@ test("a version is a positive integer", () => {
 });
 
 test("unknown options are named, with what may have been meant", () => {
-  assert.throws(() => describe(define({ list: Action({ timeoutMS: 1 }) })), defines("Users.list", '"timeoutMS"', "did you mean timeoutMs?"));
-  assert.throws(() => describe(define({ list: Action({ retry: { attempt: 1 } }) })), defines("Users.list", '"retry.attempt"', "did you mean attempts?"));
-  assert.throws(() => describe(define({ list: Event("x", { ballanced: true }) })), defines("did you mean balanced?"));
+  assert.throws(() => describe(define({ list: Action({ timeoutMS: 1 }) })), defines("Users.list", '"timeoutMS"', "did you mean \"timeoutMs\"?"));
+  assert.throws(() => describe(define({ list: Action({ retry: { attempt: 1 } }) })), defines("Users.list", '"retry.attempt"', "did you mean \"attempts\"?"));
+  assert.throws(() => describe(define({ list: Event("x", { ballanced: true }) })), defines("did you mean \"balanced\"?"));
   assert.throws(() => describe(define({ list: Event("x", { exotic: true }) })), defines('"exotic"', "known are"));
-  assert.throws(() => describe(withService(class Users {}, { setings: {} })), defines("Users", "did you mean settings?"));
-  assert.throws(() => service({ name: "s", action: {} } as never), defines('service "s"', "did you mean actions?"));
+  assert.throws(() => describe(withService(class Users {}, { setings: {} })), defines("Users", "did you mean \"settings\"?"));
+  assert.throws(() => service({ name: "s", action: {} } as never), defines('service "s"', "did you mean \"actions\"?"));
   assert.throws(() => service({ name: "s", actions: { a: { handler() {}, balanced: true } } } as never), defines("actions.a", '"balanced"'));
 });
 
