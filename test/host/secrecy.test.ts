@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { test, type TestContext } from "node:test";
 import { inspect } from "node:util";
 import { MeshConfigurationError, chimpbaseAuth, chimpbaseMesh, createHost, onStart, route, service, type Host, type HostOptions } from "@chimpbase/mesh";
-import { createDatabase } from "../support/database.js";
+import { createDatabase, createEmptyDatabase, withAdmin } from "../support/database.js";
 import { post } from "../mesh/rpc-fixture.js";
 import { until } from "../support/wait.js";
 
@@ -37,12 +38,27 @@ class Record {
   }
 }
 
-async function twoNodes(t: TestContext): Promise<{ record: Record; a: Host; b: Host }> {
-  const database = await createDatabase();
+/** A database with a role of its own, so that its password is known here, and in clear, however the server is reached. */
+async function databaseWithPassword(): Promise<{ url: string; drop(): Promise<void> }> {
+  const database = await createEmptyDatabase();
   const url = new URL(database.url);
+  url.username = `mesh_secrecy_${randomBytes(4).toString("hex")}`;
   url.password = PASSWORD;
+  await withAdmin(async (admin) => {
+    await admin.query(`CREATE ROLE ${url.username} LOGIN PASSWORD '${PASSWORD}'`);
+    await admin.query(`ALTER DATABASE ${url.pathname.slice(1)} OWNER TO ${url.username}`);
+  });
+  const drop = async (): Promise<void> => {
+    await database.drop();
+    await withAdmin((admin) => admin.query(`DROP ROLE ${url.username}`));
+  };
+  return { url: url.href, drop };
+}
+
+async function twoNodes(t: TestContext): Promise<{ record: Record; a: Host; b: Host }> {
+  const { url, drop } = await databaseWithPassword();
   const record = new Record();
-  const node = (name: string): Host => record.host({ name, database: url.href }).register(
+  const node = (name: string): Host => record.host({ name, database: url }).register(
     chimpbaseMesh({ services: [service({ name, version: 1, actions: { fail: async (ctx) => { ctx.log.info("fails"); throw new Error("no"); } } })], meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0" }),
     chimpbaseAuth({ bootstrapKeySecret: "BOOT" }),
     route("fail", (request, env) => {
@@ -56,7 +72,7 @@ async function twoNodes(t: TestContext): Promise<{ record: Record; a: Host; b: H
   const b = node("b");
   t.after(async () => {
     await Promise.all(record.hosts.map((host) => host.stop()));
-    await database.drop();
+    await drop();
   });
   await Promise.all([a.start(), b.start()]);
   return { record, a, b };
