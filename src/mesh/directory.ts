@@ -18,8 +18,8 @@ export interface NodeDirectory {
   candidate(nodeId: string, action: string): Candidate | undefined;
   /** What the action declares on a peer that serves it. */
   declared(action: string): DeclaredPolicy | undefined;
-  /** The peer refused or dropped a connection, or let a call time out: avoided until its next heartbeat or a short back-off. */
-  suspect(nodeId: string): void;
+  /** The peer refused or dropped a connection, drains, or let a call time out: avoided until its next heartbeat or a short back-off. */
+  suspect(nodeId: string, drains?: boolean): void;
 }
 
 /** An action of a service registered on this node, ready to run. */

@@ -83,9 +83,9 @@ export class Discovery implements NodeDirectory {
     return this.#cache.declared(action);
   }
 
-  suspect(nodeId: string): void {
+  suspect(nodeId: string, drains = false): void {
     if (!this.#cache.suspect(nodeId)) return;
-    this.#options.log.warn("mesh peer avoided after a failed call", { peer: nodeId });
+    if (!drains) this.#options.log.warn("mesh peer avoided after a failed call", { peer: nodeId });
     this.#want(nodeId);
   }
 

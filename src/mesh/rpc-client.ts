@@ -8,15 +8,15 @@ import { readAnswer } from "./rpc-answer.js";
 import { asTraceparent, CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, TRACEPARENT, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
-import { markUndelivered } from "./undelivered.js";
+import { isUndelivered, markUndelivered } from "./undelivered.js";
 
 export interface RpcClientOptions {
   /** This node, as callees see it. */
   readonly nodeId: string;
   /** The first is sent. */
   readonly tokens: () => readonly string[];
-  /** Told of a peer that refused or dropped a connection, or let a call time out without a sign of life. */
-  readonly suspect: (nodeId: string) => void;
+  /** Told of a peer that refused or dropped a connection, drains, or let a call time out without a sign of life. */
+  readonly suspect: (nodeId: string, drains?: boolean) => void;
   readonly revive: ErrorReviver;
   /** Longest request body, in bytes; longer ones are refused before they are sent. Default 1 MiB. */
   readonly maxBodyBytes?: number;
@@ -66,7 +66,13 @@ class RpcClient implements RpcTransport {
     const body = this.#encode(request, deadline.remainingMs());
     const peer = this.#peer(candidate);
     const answer = await this.#exchange(peer, headers, body, cancellation);
-    return readAnswer(answer.status, answer.text, { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
+    try {
+      return readAnswer(answer.status, answer.text, { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
+    } catch (error) {
+      // It drains. Its row says so too, but may not have been read here yet.
+      if (answer.status === 503 && isUndelivered(error)) this.#options.suspect(peer.nodeId, true);
+      throw error;
+    }
   }
 
   drop(nodeId: string): void {

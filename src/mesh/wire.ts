@@ -37,7 +37,7 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
   const transport = createRpcClient({
     nodeId,
     tokens,
-    suspect: (peer) => directory.suspect(peer),
+    suspect: (peer, drains) => directory.suspect(peer, drains),
     revive: createErrorReviver(options.errors),
     maxBodyBytes,
   });

@@ -35,9 +35,13 @@ export class Cluster implements AsyncDisposable {
     return new Cluster(await createDatabase());
   }
 
+  get url(): string {
+    return this.#database.url;
+  }
+
   /** A process that has not started its host yet. */
-  prepare(mesh: object = {}): ClusterNode {
-    const node = new ClusterNode({ name: `node-${this.#nodes.length + 1}`, database: this.#database.url, mesh });
+  prepare(mesh: object = {}, config: Partial<NodeConfig> = {}): ClusterNode {
+    const node = new ClusterNode({ name: `node-${this.#nodes.length + 1}`, database: this.#database.url, mesh, ...config });
     this.#nodes.push(node);
     return node;
   }

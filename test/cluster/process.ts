@@ -14,7 +14,7 @@ export interface Request {
 export interface Reply {
   readonly id: number;
   readonly value?: unknown;
-  readonly error?: { readonly name: string; readonly message: string; readonly code?: string };
+  readonly error?: { readonly name: string; readonly message: string; readonly code?: string; readonly retryable?: boolean };
 }
 
 type Pending = { readonly resolve: (value: never) => void; readonly reject: (error: Error) => void };
@@ -78,8 +78,8 @@ export function serveCommands<C extends Commands<C>>(commands: C): void {
       const value = await commands[command as keyof C](...(args as never[]));
       process.send?.({ id, value: value ?? null });
     } catch (error) {
-      const { name, message, code } = error as Error & { code?: string };
-      process.send?.({ id, error: { name, message, code } });
+      const { name, message, code, retryable } = error as Error & { code?: string; retryable?: boolean };
+      process.send?.({ id, error: { name, message, code, retryable } });
     }
   };
   process.on("message", (request: Request) => void run(request));

@@ -276,11 +276,12 @@ describe("a peer that", () => {
     assert.ok(a.suspected.includes("b"));
   });
 
-  test("drains sends its calls elsewhere without an attempt being lost", async (t) => {
+  test("drains sends its calls elsewhere without an attempt being lost, and is not asked again", async (t) => {
     const [a, b, c] = await nodes(t, { nodeId: "a" }, { nodeId: "b" }, { nodeId: "c" }) as [RpcNode, RpcNode, RpcNode];
     for (const [node, name] of [[b, "b"], [c, "c"]] as const) node.actions.add("v1.s.x", () => name);
     b.draining = true;
     for (let n = 0; n < 4; n++) assert.equal(await a.call("v1.s.x"), "c");
+    assert.deepEqual(a.suspected, ["b"]);
   });
 
   test("no longer has the action sends the call to one that has", async (t) => {
