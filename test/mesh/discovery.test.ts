@@ -99,6 +99,29 @@ test("a heartbeat that brings nothing new is not read", async () => {
   assert.deepEqual(discovery.peers().find(({ nodeId }) => nodeId === "a")?.metadata, {});
 });
 
+test("what is read is bounded: all rows once a heartbeat, services when they change, nothing for a heartbeat that is old news", async () => {
+  await using fixture = await RegistryFixture.open();
+  const reads = { rows: 0, services: 0 };
+  const storage = Object.create(fixture.storage, {
+    query: { value: (...[sql, ...rest]: Parameters<typeof fixture.storage.query>) => {
+      reads[sql.startsWith("SELECT node_id, md5") ? "services" : "rows"]++;
+      return fixture.storage.query(sql, ...rest);
+    } },
+  }) as typeof fixture.storage;
+  const names = Array.from({ length: 20 }, (_, i) => `n${i}`);
+  for (const name of names) await fixture.node(name, { metadata: { $mesh: { rev: 1 } } });
+  const discovery = fixture.discovery({ registry: fixture.registry(5_000, storage), heartbeatMs: 200, offlineAfterMs: 60_000 });
+  await discovery.start();
+  assert.deepEqual(reads, { rows: 1, services: 1 });
+  const startedAt = performance.now();
+  while (performance.now() - startedAt < 900) {
+    for (const name of names) discovery.hint({ nodeId: name, rev: 1, heartbeat: true });
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  const beats = Math.ceil((performance.now() - startedAt) / 200);
+  assert.ok(reads.rows >= 2 && reads.rows <= 1 + beats && reads.services === 1, JSON.stringify(reads));
+});
+
 test("a draining or local-only peer, or one without a usable address, is seen but not called", async () => {
   await using fixture = await RegistryFixture.open();
   await fixture.node("draining", { metadata: { $mesh: { draining: true } } });
