@@ -21,7 +21,7 @@ export interface DrainOptions {
 
 /**
  * Waits until nothing is under way any more, at most `limitMs`; then aborts the rest. The HTTP server goes on taking
- * requests until what it had at first has ended, and then refuses new connections, so that steady traffic cannot keep
+ * requests until what it had at first has ended, and then answers 503, so that steady traffic cannot keep
  * the drain from ending.
  */
 export async function drain(options: DrainOptions): Promise<void> {

@@ -8,7 +8,7 @@ import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
 import { toWebRequest } from "./web-request.js";
 import { sendWebResponse } from "./web-response.js";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import { Server as NetServer, type AddressInfo, type Socket } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "../logger.js";
 import type { Upgrade } from "./http-upgrade.js";
 import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
@@ -56,7 +56,7 @@ export interface HttpServer {
   readonly address: string | null;
   /** Requests that are not answered in full. */
   readonly inFlight: InFlight;
-  /** Takes no new connections; those that are open end with their next answer, which web routes no longer give: it is 503. */
+  /** From here on web routes take no request: it is answered 503, and its connection ends with the answer. */
   refuseNew(): void;
   /** Closes idle connections at once, and the others after `graceMs`. Resolves when all are gone. */
   close(graceMs: number): Promise<void>;
@@ -74,7 +74,7 @@ class Exchange extends Run {
   scope: RequestScope | undefined;
   webRequest: Request | undefined;
   ended = false;
-  /** Came when the server took no new connections any more: nothing but a raw route may still know what to say. */
+  /** Came after `refuseNew`: nothing but a raw route may still know what to say. */
   readonly late: boolean;
 
   constructor(request: IncomingMessage, response: ServerResponse, late: boolean) {
@@ -95,7 +95,7 @@ class NodeHttpServer implements HttpServer {
   readonly #pipelines = new Pipelines();
   #url = "";
   #address: string | null = null;
-  #closed: Promise<void> | undefined;
+  #refusing = false;
 
   constructor(options: HttpServerOptions) {
     this.#options = options;
@@ -132,18 +132,17 @@ class NodeHttpServer implements HttpServer {
     return this.#address;
   }
 
+  /** Goes on listening: connections that wait to be accepted would be reset, and the requests on them with them. */
   refuseNew(): void {
-    // The close of `http.Server` would also end idle connections, and with them requests that are on their way.
-    const stopListening = (done: () => void): unknown => NetServer.prototype.close.call(this.#server, done);
-    this.#closed ??= this.#server.listening ? new Promise((resolve) => stopListening(() => resolve())) : Promise.resolve();
+    this.#refusing = true;
   }
 
   async close(graceMs: number): Promise<void> {
-    this.refuseNew();
-    this.#server.close(() => undefined);
+    this.#refusing = true;
+    const closed = this.#server.listening ? new Promise<void>((resolve) => this.#server.close(() => resolve())) : Promise.resolve();
     // Upgraded sockets are no longer known to the server: it waits for them, but cannot close them.
     const timer = setTimeout(() => this.#sockets.forEach((socket) => socket.destroy()), graceMs);
-    await this.#closed;
+    await closed;
     clearTimeout(timer);
   }
 
@@ -187,13 +186,13 @@ class NodeHttpServer implements HttpServer {
   }
 
   #begin(request: IncomingMessage, response: ServerResponse): Exchange {
-    const exchange = new Exchange(request, response, this.#closed !== undefined);
+    const exchange = new Exchange(request, response, this.#refusing);
     this.inFlight.add(exchange);
     // An error of the connection is followed by its close, which is where it is dealt with.
     response.on("error", () => undefined);
     response.on("close", () => this.#end(exchange));
     this.#pipelines.add(request, response);
-    if (this.#options.env.draining || this.#closed !== undefined) response.shouldKeepAlive = false;
+    if (this.#options.env.draining || this.#refusing) response.shouldKeepAlive = false;
     return exchange;
   }
 
