@@ -232,6 +232,6 @@ test("once a stop hook runs, no request is taken in any more", async (t) => {
   const idle = new Client(t, host).send(get("/idle"));
   await until(() => idle.statuses.length === 1);
   await host.stop();
-  assert.deepEqual([gates, begun], [["refused"], ["/idle"]]);
+  assert.deepEqual([gates, begun], [["503"], ["/idle"]]);
   assert.equal(idle.closed, true);
 });
