@@ -50,7 +50,7 @@ test("calls over two hops, between nodes whose clocks are ten minutes wrong and 
 
   await t.test("a chain that is too deep is refused with its names", async () => {
     const nodeIds = Array.from({ length: 110 }, (_, i) => [b, c][i % 2]!.nodeId);
-    await assert.rejects(a.do("call", "v1.probe.relay", { nodeIds, action: "v1.probe.about" }), { code: "CALL_DEPTH", message: /^call depth over 100: … → v1\.probe\.relay → v1\.probe\.relay/ });
+    await assert.rejects(a.do("call", "v1.probe.relay", { nodeIds, action: "v1.probe.about" }, { timeoutMs: 60_000 }), { code: "CALL_DEPTH", message: /^call depth over 100: … → v1\.probe\.relay → v1\.probe\.relay/ });
   });
 
   await t.test("nobody has expired, and rows and times are the database's", async () => {
