@@ -34,6 +34,7 @@ export function resolvePolicy(options: CallOptions, action: DeclaredPolicy | und
   if (options.nodeId !== undefined && typeof options.nodeId !== "string") fail("nodeId", "the id of a node", options.nodeId);
   if (options.meta !== undefined && !isObject(options.meta)) fail("meta", "an object", options.meta);
   if (options.fallback !== undefined && typeof options.fallback !== "function") fail("fallback", "a function", options.fallback);
+  if (options.signal !== undefined && !isSignal(options.signal)) fail("signal", "an AbortSignal", options.signal);
   if (options.retry !== undefined) checkRetry(options.retry);
   const declared = action?.retry === undefined ? defaults.retry : resolveRetry(action.retry, defaults.retry, "action option");
   return {
@@ -52,6 +53,11 @@ function checkKeys(what: string, options: object, known: ReadonlySet<string>): v
 function checkRetry(retry: unknown): void {
   if (!isObject(retry)) fail("retry", "an object such as { attempts: 2 }", retry);
   checkKeys("call option retry", retry, RETRY_OPTIONS);
+}
+
+/** By what is used of it: signals come from other realms and polyfills too. */
+function isSignal(value: unknown): boolean {
+  return typeof (value as Partial<AbortSignal> | null)?.addEventListener === "function";
 }
 
 function isObject(value: unknown): value is object {

@@ -305,7 +305,7 @@ describe("fallback", () => {
 
 describe("options of a call", () => {
   const wrong: readonly [string, object][] = [
-    ["timeoutMs", { timeoutMs: -1 }], ["timeoutMs", { timeoutMs: NaN }], ["timeoutMs", { timeoutMs: "5" }],
+    ["signal", { signal: "abort" }], ["signal", { signal: null }], ["timeoutMs", { timeoutMs: -1 }], ["timeoutMs", { timeoutMs: NaN }], ["timeoutMs", { timeoutMs: "5" }],
     ["attemptTimeoutMs", { attemptTimeoutMs: -1 }], ["strategy", { strategy: "nearest" }], ["strategy", { strategy: "toString" }],
     ["retry.attempts", { retry: { attempts: -1 } }], ["retry.attempts", { retry: { attempts: 1.5 } }], ["retry.factor", { retry: { factor: 0 } }],
     ["retry.jitter", { retry: { jitter: 2 } }], ["retry.delayMs", { retry: { delayMs: -1 } }], ["meta", { meta: [1] }], ["meta", { meta: null }], ["nodeId", { nodeId: 1 }], ["fallback", { fallback: 1 }],

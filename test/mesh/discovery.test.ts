@@ -223,11 +223,11 @@ test("reads that fail change nothing, and the cache catches up when they work ag
 test("after an outage, silence counts from its end: late and swept peers have the time to write themselves again", async () => {
   await using fixture = await RegistryFixture.open();
   const flaky = breakable(fixture.storage);
-  for (const nodeId of ["late", "swept", "dead"]) await fixture.node(nodeId);
-  const discovery = fixture.discovery({ registry: fixture.registry(5_000, flaky.storage), heartbeatMs: 200, offlineAfterMs: 800 });
+  for (const nodeId of ["late", "swept", "dead"]) await fixture.node(nodeId, { ageMs: 1_000 });
+  const discovery = fixture.discovery({ registry: fixture.registry(5_000, flaky.storage), heartbeatMs: 200, offlineAfterMs: 1_500 });
   await discovery.start();
   flaky.broken = true;
-  await until(() => discovery.failing);
+  await until(() => discovery.failing && discovery.peers().every(({ lastHeartbeatMs }) => Date.now() - lastHeartbeatMs > 1_500));
   await fixture.node("late", { ageMs: 60_000 });
   await fixture.node("dead", { ageMs: 60_000 });
   await fixture.remove("swept");
