@@ -1,5 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { MeshCancelledError } from "../errors.js";
+import { within } from "../pipeline/time-limit.js";
 import type { Logger } from "../logger.js";
 import type { HttpServer } from "../runtime/http-server.js";
 import type { Engines } from "./engines.js";
@@ -27,7 +28,7 @@ export interface DrainOptions {
 export async function drain(options: DrainOptions): Promise<void> {
   const { engines, http, limitMs, log } = options;
   const patience = setTimeout(() => log.info("the drain waits for handlers under way", { running: running(options) }), PATIENCE_MS);
-  const ended = await within(limitMs, async (signal) => {
+  const ended = await endsWithin(limitMs, async (signal) => {
     await Promise.all([engines.dispatcher.inFlight.endOfCurrent(), http?.inFlight.endOfCurrent()]);
     http?.refuseNew();
     await untilIdle(options, signal);
@@ -36,18 +37,15 @@ export async function drain(options: DrainOptions): Promise<void> {
   if (ended) return;
   log.warn(`the drain limit of ${limitMs}ms is reached: what still runs is aborted`, { running: running(options) });
   engines.dispatcher.cancelAll(new MeshCancelledError(`the host stops, and its drain limit of ${limitMs}ms is reached`));
-  await within(GRACE_MS, (signal) => untilIdle(options, signal));
+  await endsWithin(GRACE_MS, (signal) => untilIdle(options, signal));
 }
 
 /** False where `work` has not ended within `limitMs`; its signal is aborted then. */
-async function within(limitMs: number, work: (signal: AbortSignal) => Promise<void>): Promise<boolean> {
+async function endsWithin(limitMs: number, work: (signal: AbortSignal) => Promise<void>): Promise<boolean> {
   const limit = new AbortController();
-  const finished = new AbortController();
-  const late = pause(limitMs, false, { signal: finished.signal }).catch(() => false);
   try {
-    return await Promise.race([work(limit.signal).then(() => true), late]);
+    return (await within(work(limit.signal), limitMs)) !== null;
   } finally {
-    finished.abort();
     limit.abort();
   }
 }

@@ -1,4 +1,5 @@
 import { MeshError } from "../errors.js";
+import { within } from "../pipeline/time-limit.js";
 import type { Logger } from "../logger.js";
 
 /** Longest time that one step may take; the others run all the same. */
@@ -38,13 +39,6 @@ export class Teardown {
 }
 
 async function withLimit(name: string, step: () => unknown): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new MeshError(`${name} took longer than ${STEP_LIMIT_MS}ms`)), STEP_LIMIT_MS);
-  });
-  try {
-    await Promise.race([Promise.resolve().then(step), limit]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const done = await within(Promise.resolve().then(step), STEP_LIMIT_MS);
+  if (done === null) throw new MeshError(`${name} took longer than ${STEP_LIMIT_MS}ms`);
 }

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { PeerCache } from "./peer-cache.js";
-import { within } from "./time-limit.js";
+import { within } from "../pipeline/time-limit.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate, NodeDirectory } from "./directory.js";
 import type { RegistryRead, Registry, ServicesRow } from "./registry.js";

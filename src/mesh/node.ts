@@ -7,7 +7,7 @@ import { INFO_EVENTS, INFO_PATTERN, readHint } from "./info-events.js";
 import { Presence } from "./presence.js";
 import { Registry } from "./registry.js";
 import { ServiceSet } from "./service-set.js";
-import { within } from "./time-limit.js";
+import { within } from "../pipeline/time-limit.js";
 import { openWire } from "./wire.js";
 import type { ResolvedMeshOptions } from "./options.js";
 import type { NodeServices } from "./services.js";

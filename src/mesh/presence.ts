@@ -3,7 +3,7 @@ import { now } from "../pipeline/deadline.js";
 import { CpuLoad } from "./cpu-load.js";
 import { checkMeta, clampLoad, MESH_KEY, PROTOCOL } from "./metadata.js";
 import { INFO_EVENTS } from "./info-events.js";
-import { within } from "./time-limit.js";
+import { within } from "../pipeline/time-limit.js";
 import type { MeshMetadata } from "./metadata.js";
 import type { Registry } from "./registry.js";
 import type { Logger } from "../logger.js";

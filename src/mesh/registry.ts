@@ -1,6 +1,6 @@
 import { MeshError } from "../errors.js";
 import { METADATA_LIMIT } from "./metadata.js";
-import { within } from "./time-limit.js";
+import { within } from "../pipeline/time-limit.js";
 import type { Storage } from "../contract/storage.js";
 
 /** The database's clock, ms since the epoch: the only wall clock that membership knows. */

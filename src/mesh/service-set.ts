@@ -1,4 +1,4 @@
-import { within } from "./time-limit.js";
+import { within } from "../pipeline/time-limit.js";
 import type { PreparedService, NodeServices } from "./services.js";
 import type { RegisteredService } from "./registered-service.js";
 import type { ServiceSource } from "../contract/mesh-client.js";

@@ -3,7 +3,7 @@ import type { Logger } from "../logger.js";
 import type { EventBus, IncomingEvent, SubscribeOptions } from "../contract/messaging.js";
 import type { Listener, Storage } from "../contract/storage.js";
 import { MeshConfigurationError, MeshError } from "../errors.js";
-import { answered } from "./answer-limit.js";
+import { within } from "../pipeline/time-limit.js";
 import { Deliveries } from "./deliveries.js";
 import { EventLog, type LogRow } from "./event-log.js";
 import { decodeRow } from "./event-record.js";
@@ -132,7 +132,7 @@ export class PostgresListenEventBus implements EventBus {
     await this.#listener?.close();
     await this.#reader.stop();
     this.#deliveries.close();
-    if (this.#collecting !== undefined) await answered(this.#collecting, STOP_LIMIT_MS).catch(() => undefined);
+    if (this.#collecting !== undefined) await within(this.#collecting, STOP_LIMIT_MS);
     await this.#outbox.close();
   }
 

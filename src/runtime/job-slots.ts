@@ -1,5 +1,6 @@
 import { MeshCancelledError } from "../errors.js";
 import { now } from "../pipeline/deadline.js";
+import { within } from "../pipeline/time-limit.js";
 import type { Consumer } from "./consumers.js";
 import type { HeldJob } from "./held-job.js";
 import type { JobRunner } from "./job-runner.js";
@@ -7,7 +8,6 @@ import type { Lane } from "./lane.js";
 import type { LaneSet } from "./lane-set.js";
 import type { LaneQuota } from "./queue.js";
 import type { Settlements } from "./settlements.js";
-import { settledWithin } from "./time-limit.js";
 
 export interface JobSlotsOptions {
   readonly lanes: LaneSet;
@@ -96,7 +96,7 @@ export class JobSlots {
   async abandon(limitMs: number): Promise<void> {
     const given = [...this.#running].filter((job) => !job.settling).map((job) => this.#giveUp(job));
     const settled = this.#ended(() => [...this.#running].every((job) => job.surrendered));
-    await settledWithin(Promise.all([...given, settled]), limitMs);
+    await within(Promise.allSettled([...given, settled]), limitMs);
   }
 
   async #giveUp(job: HeldJob): Promise<void> {

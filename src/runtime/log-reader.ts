@@ -1,5 +1,5 @@
 import type { Logger } from "../logger.js";
-import { answered } from "./answer-limit.js";
+import { within } from "../pipeline/time-limit.js";
 import type { EventLog, LogRow } from "./event-log.js";
 import { LogCursor } from "./log-cursor.js";
 
@@ -92,7 +92,7 @@ export class LogReader<F extends Follower> {
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
-    if (this.#following !== undefined) await answered(this.#following, STOP_LIMIT_MS).catch(() => undefined);
+    if (this.#following !== undefined) await within(this.#following, STOP_LIMIT_MS);
   }
 
   /** Never rejects. The last check for work and the end are one synchronous step, so that no `look` gets lost in between. */

@@ -3,6 +3,7 @@ import type { Logger } from "../logger.js";
 import type { Dispatcher } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
 import { now } from "../pipeline/deadline.js";
+import { within } from "../pipeline/time-limit.js";
 import { Claimer } from "./claimer.js";
 import { createConsumer, groupPatterns, type Consumer, type JobRegistration } from "./consumers.js";
 import { JobRunner } from "./job-runner.js";
@@ -12,7 +13,6 @@ import { Leases } from "./leases.js";
 import { QueueUpkeep } from "./queue-upkeep.js";
 import { JobQueue } from "./queue.js";
 import { Settlements } from "./settlements.js";
-import { settledWithin } from "./time-limit.js";
 import { Upkeep } from "./upkeep.js";
 
 export interface WorkerDefaults {
@@ -156,7 +156,7 @@ class Engine implements WorkerEngine {
     this.#runner.drain();
     const closed = Promise.all([this.#claimer.close(), this.#upkeep.close()]);
     this.#slots.releaseBuffered();
-    await settledWithin(closed.then(() => this.#settlements.idle()), SETTLE_LIMIT_MS);
+    await within(Promise.allSettled([closed.then(() => this.#settlements.idle())]), SETTLE_LIMIT_MS);
   }
 
   async #stop(): Promise<void> {
