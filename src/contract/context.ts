@@ -1,6 +1,6 @@
 import type { Logger } from "../logger.js";
 import type { MeshClient } from "./mesh-client.js";
-import type { ServiceMethod, Settings } from "./descriptor.js";
+import type { Settings } from "./descriptor.js";
 
 /** JSON object that travels along the whole call chain and into events. */
 export type Meta = Readonly<Record<string, unknown>>;
@@ -90,5 +90,3 @@ export interface ServiceSelf<
   /** `ctx.mesh.emit` of the handler's own context. */
   readonly emit: MeshClient["emit"];
 }
-
-export type AnyMethods = Readonly<Record<string, ServiceMethod>>;

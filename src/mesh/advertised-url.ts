@@ -11,7 +11,7 @@ export function parseAdvertisedUrl(text: string): { readonly url: string } | { r
   if (url.protocol !== "http:" && url.protocol !== "https:") return { fault: "only http: and https: can be called" };
   if (url.username !== "" || url.password !== "") return { fault: "it must not hold credentials" };
   if (url.search !== "" || url.hash !== "") return { fault: "it must end with the path" };
-  return { url: url.origin + url.pathname.replace(/\/+$/, "") };
+  return { url: baseOf(url) };
 }
 
 /** Where the HTTP server is bound: `url` reaches it from this machine, `address` may stand for all of the machine's. */
@@ -39,7 +39,7 @@ export function reachProblem(url: string, bound: BoundServer): string | null {
 /** Whether the name in `url` leads to an address, as this machine sees it. */
 export async function isResolvable(url: string): Promise<boolean> {
   try {
-    await lookup(new URL(url).hostname.replace(/^\[|\]$/g, ""));
+    await lookup(hostOf(url));
     return true;
   } catch {
     return false;
@@ -51,7 +51,17 @@ export function fillBoundPort(advertisedUrl: string, boundUrl: string): string {
   const url = new URL(advertisedUrl);
   if (url.port !== "0") return advertisedUrl;
   url.port = portOf(boundUrl);
+  return baseOf(url);
+}
+
+/** Without a slash at the end, so that a path can follow. */
+export function baseOf(url: URL): string {
   return url.origin + url.pathname.replace(/\/+$/, "");
+}
+
+/** An IPv6 address without its brackets. */
+function hostOf(url: string): string {
+  return new URL(url).hostname.replace(/^\[|\]$/g, "");
 }
 
 function portOf(url: string): string {
@@ -60,8 +70,8 @@ function portOf(url: string): string {
   return protocol === "https:" ? "443" : "80";
 }
 
-export function isLoopback(url: string): boolean {
-  return isLoopbackHost(new URL(url).hostname.replace(/^\[|\]$/g, ""));
+function isLoopback(url: string): boolean {
+  return isLoopbackHost(hostOf(url));
 }
 
 function isLoopbackHost(host: string): boolean {

@@ -3,6 +3,7 @@ import { resolveRetry, type RetryPolicy } from "../pipeline/retry.js";
 import type { CallOptions, Strategy } from "../contract/mesh-client.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
 import { isStrategy, STRATEGY_NAMES } from "./balancing.js";
+import { isObject } from "./json-object.js";
 import { refuseUnknownKeys } from "./option-names.js";
 
 export interface CallDefaults {
@@ -58,10 +59,6 @@ function checkRetry(retry: unknown): void {
 /** By what is used of it: signals come from other realms and polyfills too. */
 function isSignal(value: unknown): boolean {
   return typeof (value as Partial<AbortSignal> | null)?.addEventListener === "function";
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function checkMs(option: string, value: number): void {

@@ -1,5 +1,5 @@
 import { NO_RETRY, resolveRetry } from "../pipeline/retry.js";
-import { isObject } from "./metadata.js";
+import { isObject } from "./json-object.js";
 import type { RetryOptions } from "../contract/descriptor.js";
 import type { ServiceInfo } from "../contract/mesh-client.js";
 

@@ -1,4 +1,4 @@
-import { isObject } from "./metadata.js";
+import { isObject } from "./json-object.js";
 import type { Hint } from "./discovery.js";
 import type { IncomingEvent } from "../contract/messaging.js";
 

@@ -1,4 +1,5 @@
 import { isNormalPath } from "./advertised-url.js";
+import { isObject, parseObject } from "./json-object.js";
 import type { Meta } from "../contract/context.js";
 
 /** Largest `metadata_json` that a node writes or reads, in bytes. */
@@ -74,17 +75,4 @@ function readRpcPath(path: unknown): string | null {
 
 export function clampLoad(value: unknown): number {
   return typeof value === "number" && value > 0 ? Math.min(1, value) : 0;
-}
-
-function parseObject(json: string): Record<string, unknown> | null {
-  try {
-    const value: unknown = JSON.parse(json);
-    return isObject(value) ? value : null;
-  } catch {
-    return null;
-  }
-}
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -1,5 +1,6 @@
 import { MeshConfigurationError } from "../errors.js";
 import { isNormalPath, parseAdvertisedUrl } from "./advertised-url.js";
+import { STRATEGY_NAMES } from "./balancing.js";
 import { checkMeta, DEFAULT_RPC_PATH } from "./metadata.js";
 import { refuseUnknownKeys } from "./option-names.js";
 import type { CallMiddleware, ServiceSource, Strategy } from "../contract/mesh-client.js";
@@ -59,7 +60,6 @@ export interface ResolvedMeshOptions extends Required<Omit<MeshOptions, Optional
 const URL_VARIABLE = "CHIMPBASE_MESH_ADVERTISED_URL";
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const TRANSPORTS = ["http", "local-only"] as const;
-const STRATEGIES: readonly Strategy[] = ["local-first", "round-robin", "random", "cpu"];
 const KNOWN: readonly (keyof MeshOptions)[] = [
   "services", "transport", "advertisedUrl", "meshToken", "rpcPath", "heartbeatMs", "offlineAfterMs", "gcAfterMs",
   "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes",
@@ -77,7 +77,7 @@ export function resolveMeshOptions(given: MeshOptions, environment: NodeJS.Proce
     tokenSecrets: transport === "http" ? checkTokens(given.meshToken) : [],
     rpcPath: checkRpcPath(given.rpcPath ?? DEFAULT_RPC_PATH),
     ...checkMembershipTimes(given),
-    defaultStrategy: oneOf("defaultStrategy", given.defaultStrategy ?? "local-first", STRATEGIES),
+    defaultStrategy: oneOf("defaultStrategy", given.defaultStrategy ?? "local-first", STRATEGY_NAMES),
     defaultTimeoutMs: duration("defaultTimeoutMs", given.defaultTimeoutMs ?? 5_000),
     defaultRetries: wholeNumber("defaultRetries", given.defaultRetries ?? 0, 0),
     middleware: functions("middleware", given.middleware ?? []),

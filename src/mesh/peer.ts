@@ -1,6 +1,7 @@
 import { parseAdvertisedUrl } from "./advertised-url.js";
 import { readPolicies } from "./declared-policy.js";
-import { isObject, parseMetadata } from "./metadata.js";
+import { isObject } from "./json-object.js";
+import { parseMetadata } from "./metadata.js";
 import type { Offer } from "./action-index.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate } from "./directory.js";

@@ -1,6 +1,6 @@
 import { MeshCallError } from "../errors.js";
 import type { AnsweredCall, ErrorReviver } from "./error-revival.js";
-import { parseObject } from "./rpc-codec.js";
+import { parseObject } from "./json-object.js";
 import { markUndelivered } from "./undelivered.js";
 
 const EXCERPT = 200;

@@ -1,11 +1,13 @@
 import { Pool } from "undici";
 import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
 import { now } from "../pipeline/deadline.js";
+import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import type { CancellationView, DeadlineView } from "../contract/registration.js";
+import { baseOf } from "./advertised-url.js";
 import type { Candidate } from "./directory.js";
 import type { ErrorReviver } from "./error-revival.js";
 import { readAnswer } from "./rpc-answer.js";
-import { asTraceparent, CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, TRACEPARENT, wireMs } from "./rpc-codec.js";
+import { CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
 import { isUndelivered, markUndelivered } from "./undelivered.js";
@@ -188,6 +190,6 @@ function peerUrl({ advertisedUrl, rpcPath }: Candidate): URL | null {
   if (!rpcPath.startsWith("/") || !URL.canParse(advertisedUrl)) return null;
   const url = new URL(advertisedUrl);
   if (url.protocol !== "http:" && url.protocol !== "https:") return null;
-  const full = `${url.origin}${url.pathname.replace(/\/+$/, "")}${rpcPath}`;
+  const full = baseOf(url) + rpcPath;
   return URL.canParse(full) ? new URL(full) : null;
 }

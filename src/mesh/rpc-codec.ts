@@ -1,19 +1,18 @@
 import { MeshError } from "../errors.js";
 import type { Meta } from "../contract/context.js";
+import { parseObject } from "./json-object.js";
 import { mergeMeta } from "./meta.js";
 import type { RpcRequest } from "./rpc-transport.js";
 
 export const TOKEN_HEADER = "x-chimpbase-mesh-token";
 export const CALLER_HEADER = "x-chimpbase-mesh-caller";
 export const TIMEOUT_HEADER = "x-chimpbase-mesh-timeout";
-export const TRACEPARENT = "traceparent";
 
 const LONGEST_ID = 128;
 const LONGEST_CHAIN = 10;
 /** Beyond it, a duration is a clock time: nodes of an older kind send one in `deadlineMs`. */
 const LONGEST_DURATION_MS = 1e12;
 const NO_META: Meta = Object.freeze({});
-const W3C_TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** A request as it was read from a body. */
 export interface ReceivedRequest extends Omit<RpcRequest, "requestId"> {
@@ -76,21 +75,6 @@ export function encodeResult(actionName: string, result: unknown): string {
     const message = `the result of ${actionName} cannot be sent as JSON: ${reasonOf(cause)}`;
     throw new MeshError(message, { code: "RESULT_NOT_SERIALIZABLE", status: 500, retryable: false, cause });
   }
-}
-
-/** A JSON object, or null for everything else. */
-export function parseObject(text: string): Record<string, unknown> | null {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : null;
-  } catch {
-    return null;
-  }
-}
-
-/** The trace that `value` names, or null where it is none (W3C Trace Context, version-format 00). */
-export function asTraceparent(value: unknown): string | null {
-  return typeof value === "string" && W3C_TRACEPARENT.test(value) ? value : null;
 }
 
 /** An id from the wire, or null where it is none that a header or a log should hold. */

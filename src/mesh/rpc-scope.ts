@@ -1,9 +1,10 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { enterCall } from "../pipeline/call-depth.js";
+import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import type { Caller, Meta } from "../contract/context.js";
 import type { CallChain, DeadlineView, Scope } from "../contract/registration.js";
 import { mergeMeta } from "./meta.js";
-import { asTraceparent, CALLER_HEADER, idOrNull, TRACEPARENT, type ReceivedRequest } from "./rpc-codec.js";
+import { CALLER_HEADER, idOrNull, type ReceivedRequest } from "./rpc-codec.js";
 
 /** Names of a chain that travel with a call: enough to see a circle. */
 const NAMES_ON_THE_WIRE = 10;

@@ -2,7 +2,7 @@ import { setImmediate as eventLoopTurn, setTimeout as sleep } from "node:timers/
 import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { answered } from "./answer-limit.js";
-import { backOffMs } from "./back-off.js";
+import { backOffMs } from "../back-off.js";
 
 const MAX_BATCH = 500;
 const ANSWER_LIMIT_MS = 10_000;

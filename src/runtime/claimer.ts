@@ -4,7 +4,7 @@ import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
 import { answered } from "./answer-limit.js";
-import { backOffMs } from "./back-off.js";
+import { backOffMs } from "../back-off.js";
 import { HeldJob } from "./held-job.js";
 import type { JobSlots } from "./job-slots.js";
 import { Lane } from "./lane.js";

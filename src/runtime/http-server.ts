@@ -2,6 +2,7 @@ import { createServer } from "node:http";
 import { MeshCancelledError, MeshConfigurationError, MeshError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
+import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import { answerError, answerJson } from "./http-errors.js";
 import { Pipelines } from "./http-pipeline.js";
 import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
@@ -12,9 +13,6 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "../logger.js";
 import type { Upgrade } from "./http-upgrade.js";
 import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
-
-/** W3C Trace Context: it travels in `ctx.meta`, and so along the whole call chain. */
-const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 const LONGEST_CHECK_MS = 30_000;
 
@@ -228,9 +226,8 @@ class NodeHttpServer implements HttpServer {
   }
 
   #scopeOf(exchange: Exchange): RequestScope {
-    const traceparent = exchange.request.headers["traceparent"];
-    const traced = typeof traceparent === "string" && TRACEPARENT.test(traceparent);
-    const root = this.#options.dispatcher.rootScope(traced ? { meta: { traceparent } } : {});
+    const trace = asTraceparent(exchange.request.headers[TRACEPARENT]);
+    const root = this.#options.dispatcher.rootScope(trace === null ? {} : { meta: { [TRACEPARENT]: trace } });
     const cancellation = (exchange.cancellation = new Cancellation(root.cancellation));
     return { ...root, cancellation, bag: new Map() };
   }

@@ -6,8 +6,7 @@ import type { Dispatcher, Scope } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { now } from "../pipeline/deadline.js";
-import { answered } from "./answer-limit.js";
-import { backOffMs } from "./back-off.js";
+import { backOffMs } from "../back-off.js";
 import { retryRules, type Consumer } from "./consumers.js";
 import type { HeldJob } from "./held-job.js";
 import { CorruptJobError, planFailure } from "./job-failure.js";
@@ -26,9 +25,6 @@ export interface JobRunnerOptions {
   readonly leases: Leases;
   readonly settlements: Settlements;
 }
-
-/** The look-up waits for the backend that may still be committing. */
-const LOOKUP_LIMIT_MS = 60_000;
 
 /** Runs one job: its handlers in turn, in one job transaction, and then the outcome. */
 export class JobRunner {
@@ -116,7 +112,7 @@ export class JobRunner {
     const { signal } = this.#closing;
     for (let failures = 1; !signal.aborted; failures++) {
       try {
-        return await answered(this.#options.queue.stillHeld(job.claimed), LOOKUP_LIMIT_MS);
+        return await this.#options.queue.stillHeld(job.claimed);
       } catch (error) {
         this.#options.log.debug("the outcome of a job's commit could not be looked up yet", { job: job.name, err: toError(error) });
         await sleep(backOffMs(failures), undefined, { signal }).catch(() => undefined);

@@ -2,7 +2,7 @@ import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
 import { answered } from "./answer-limit.js";
-import { backOffMs } from "./back-off.js";
+import { backOffMs } from "../back-off.js";
 import type { HeldJob } from "./held-job.js";
 import { leaseLost } from "./job-session.js";
 import type { JobQueue } from "./queue.js";

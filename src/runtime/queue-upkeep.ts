@@ -1,6 +1,6 @@
 import type { Storage } from "../contract/storage.js";
 import { OLDEST_TRANSACTION_SQL, type OpenTransaction } from "./old-transactions.js";
-import type { FailedJob } from "./queue.js";
+import { RESERVED, type FailedJob } from "./queue.js";
 
 /** A claimed job whose lease has run out. */
 export interface ExpiredJob {
@@ -88,7 +88,7 @@ export class QueueUpkeep {
          ${withOldest ? OLDEST_TRANSACTION_SQL : "NULL::json"} AS "oldestTransaction"
        FROM served`,
       [lanes],
-      { reserved: true, answerTimeoutMs: 10_000 },
+      RESERVED,
     );
   }
 
@@ -115,7 +115,7 @@ export class QueueUpkeep {
        RETURNING j.lane`,
       [jobs.map((job) => job.id), jobs.map((job) => job.token), jobs.map((job) => job.lane),
         jobs.map((job) => job.history), jobs.map((job) => job.error)],
-      { reserved: true, answerTimeoutMs: 10_000 },
+      RESERVED,
     );
     return rows.map((row) => row.lane);
   }

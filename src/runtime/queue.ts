@@ -42,7 +42,7 @@ export interface ReleasedJob extends JobRef {
 }
 
 /** What holds, ends and gives up leases must not wait for the transactions of the very jobs that it is about. */
-const RESERVED: QueryOptions = { reserved: true, answerTimeoutMs: 10_000 };
+export const RESERVED: QueryOptions = { reserved: true, answerTimeoutMs: 10_000 };
 const MOVED_COLUMNS = "id, lane, queue, grp, event, payload, headers, attempt, created_at";
 
 /**

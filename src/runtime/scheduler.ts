@@ -7,7 +7,7 @@ import type { CronRegistration, CronTick } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
 import { now } from "../pipeline/deadline.js";
 import { answered } from "./answer-limit.js";
-import { backOffMs } from "./back-off.js";
+import { backOffMs } from "../back-off.js";
 import type { InternalRegistration } from "./consumers.js";
 import { CronTable, type FireResult } from "./cron-table.js";
 import { DatabaseClock } from "./database-clock.js";

@@ -2,7 +2,7 @@ import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
 import { answered } from "./answer-limit.js";
-import { backOffMs } from "./back-off.js";
+import { backOffMs } from "../back-off.js";
 import { retryRules } from "./consumers.js";
 import { planTakeover } from "./job-failure.js";
 import type { LaneSet } from "./lane-set.js";

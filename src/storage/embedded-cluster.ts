@@ -106,4 +106,3 @@ function isAlive(pid: number): boolean {
 function exists(path: string): Promise<boolean> {
   return stat(path).then(() => true, () => false);
 }
-

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
+import { backOffMs } from "../back-off.js";
 import type { Listener, ListenerHandlers } from "../contract/storage.js";
 import type { Logger } from "../logger.js";
 import { toError } from "../errors.js";
@@ -31,8 +32,6 @@ interface Echo {
   readonly heard: () => void;
 }
 
-const FIRST_BACKOFF_MS = 100;
-const LONGEST_BACKOFF_MS = 5_000;
 const PROBE_EVERY_MS = 10_000;
 const ANSWER_LIMIT_MS = 5_000;
 const ECHO_LIMIT_MS = 2_000;
@@ -80,9 +79,8 @@ export class PostgresListener implements Listener {
 
   /** Null once closed. */
   async #reconnect(): Promise<Connected | null> {
-    for (let failures = 0; !this.#closed; failures++) {
-      const longest = Math.min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** failures);
-      await this.#sleep(longest * (0.5 + Math.random() / 2));
+    for (let tries = 1; !this.#closed; tries++) {
+      await this.#sleep(backOffMs(tries));
       if (this.#closed) return null;
       try {
         return await this.#connect();
