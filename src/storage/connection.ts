@@ -139,8 +139,11 @@ export class PooledConnection {
 
   /** Drops what the kernel has not delivered: a statement must not be executed when the network is back, after later ones. */
   #reset(): void {
+    const stream = this.#client.connection.stream as Socket;
     try {
-      (this.#client.connection.stream as Socket).resetAndDestroy();
+      // Node spins for ever at its exit where a socket was reset that was being shut down (seen with 20.20 and 24).
+      if (stream.writableEnded) this.destroy();
+      else stream.resetAndDestroy();
     } catch {
       // Neither TLS nor Unix sockets can.
       this.destroy();

@@ -49,7 +49,7 @@ export class ScriptProcess<C extends Commands<C>> {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  signal(name: "SIGKILL" | "SIGSTOP" | "SIGCONT"): void {
+  signal(name: "SIGKILL" | "SIGSTOP" | "SIGCONT" | "SIGTERM"): void {
     this.#child.kill(name);
   }
 

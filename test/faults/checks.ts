@@ -1,71 +1,98 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { idOf, now } from "./history.js";
-import type { Call, Effect, Emit, Heard } from "./history.js";
-import type { FaultNode } from "./cluster.js";
-import type { Trial } from "./trial.js";
+import type { Call, Effect, Emit, Heard, Query } from "./history.js";
+import type { Findings } from "./findings.js";
 
 const ARRIVAL_LIMIT_MS = 10_000;
 
+interface Named {
+  readonly name: string;
+}
+
 /** A node that was subscribed from one time to another. */
 export interface Listening {
-  readonly node: FaultNode;
+  readonly node: Named;
   readonly from: number;
   readonly to: number;
 }
 
-export function listeningThroughout(nodes: readonly FaultNode[]): Listening[] {
+export function listeningThroughout(nodes: readonly Named[]): Listening[] {
   return nodes.map((node) => ({ node, from: 0, to: Infinity }));
 }
 
 const emitId = ({ node, seq }: Emit): string => idOf({ emitter: node, seq });
 
-export function accepted(trial: Trial, event: Emit["event"]): Emit[] {
-  return trial.history.all("emit").filter((emit) => emit.event === event && emit.error === null);
+export function accepted(findings: Findings, event: Emit["event"]): Emit[] {
+  return findings.history.all("emit").filter((emit) => emit.event === event && emit.error === null);
 }
 
-export function effectsOf(trial: Trial, event: Effect["event"]): Map<string, Effect[]> {
-  return groupBy(trial.history.all("effect").filter((effect) => effect.event === event), idOf);
+export function effectsOf(findings: Findings, event: Effect["event"]): Map<string, Effect[]> {
+  return groupBy(findings.history.all("effect").filter((effect) => effect.event === event), idOf);
 }
 
 /** Every accepted balanced event has its effect, and no event has two. An emit that failed may have been committed. */
-export function checkExactlyOnce(trial: Trial): void {
-  const effects = effectsOf(trial, "balanced");
-  const lost = accepted(trial, "balanced").filter((emit) => !effects.has(emitId(emit)));
-  trial.none(lost, "accepted balanced events without effect");
-  trial.none([...effects.values()].filter(({ length }) => length > 1), "balanced events with more than one effect");
+export function checkExactlyOnce(findings: Findings): void {
+  const effects = effectsOf(findings, "balanced");
+  const lost = accepted(findings, "balanced").filter((emit) => !effects.has(emitId(emit)));
+  findings.none(lost, "accepted balanced events without effect");
+  findings.none([...effects.values()].filter(({ length }) => length > 1), "balanced events with more than one effect");
 }
 
 /** Every accepted broadcast within its time, once, in order of each emitter. Waits for those on their way. */
-export async function checkBroadcasts(trial: Trial, listening: readonly Listening[]): Promise<void> {
-  const emits = accepted(trial, "broadcast");
+export async function checkBroadcasts(
+  findings: Findings,
+  listening: readonly Listening[],
+  event: Heard["event"] = "broadcast",
+  limitMs = ARRIVAL_LIMIT_MS,
+): Promise<void> {
+  const emits = accepted(findings, event);
   const due = (to: Listening): Emit[] => emits.filter(({ startedAt, endedAt }) => startedAt >= to.from && endedAt <= to.to);
   const missing = (to: Listening): string[] => {
-    const got = new Set(heardBy(trial, to).map(idOf));
+    const got = new Set(heardBy(findings, to, event).map(idOf));
     return due(to).map(emitId).filter((id) => !got.has(id));
   };
-  const end = now() + ARRIVAL_LIMIT_MS;
-  while (listening.some((to) => missing(to).length > 0) && now() < end) await trial.pause(50);
-  for (const to of listening) checkListener(trial, to.node.name, heardBy(trial, to), missing(to));
+  const end = now() + limitMs;
+  while (listening.some((to) => missing(to).length > 0) && now() < end) await sleep(50);
+  for (const to of listening) checkListener(findings, to.node.name, heardBy(findings, to, event), missing(to));
 }
 
-function heardBy(trial: Trial, { node }: Listening): Heard[] {
-  return trial.history.all("heard").filter((heard) => heard.node === node.name);
+function heardBy(findings: Findings, { node }: Listening, event: Heard["event"]): Heard[] {
+  return findings.history.all("heard").filter((heard) => heard.event === event && heard.node === node.name);
 }
 
-function checkListener(trial: Trial, name: string, heard: readonly Heard[], missing: readonly string[]): void {
-  trial.none(missing, `broadcasts that never reached ${name}`);
+function checkListener(findings: Findings, name: string, heard: readonly Heard[], missing: readonly string[]): void {
+  findings.none(missing, `broadcasts that never reached ${name}`);
   for (const [emitter, events] of groupBy(heard, (event) => event.emitter)) {
     const disordered = events.filter(({ seq }, index) => index > 0 && seq <= events[index - 1]!.seq);
-    trial.none(disordered, `broadcasts of ${emitter} twice or out of order on ${name}`);
+    findings.none(disordered, `broadcasts of ${emitter} twice or out of order on ${name}`);
   }
 }
 
-export function callsOf(trial: Trial, nodes: readonly FaultNode[]): Call[] {
+export function callsOf(findings: Findings, nodes: readonly Named[]): Call[] {
   const names = new Set(nodes.map(({ name }) => name));
-  return trial.history.all("call").filter(({ node }) => names.has(node));
+  return findings.history.all("call").filter(({ node }) => names.has(node));
 }
 
 export const failed = ({ error }: Call): boolean => error !== null;
 export const retried = ({ attempts }: Call): boolean => attempts > 0;
+
+/** What says that the database could not do it, and nothing else. */
+const DATABASE_TROUBLE = /^(DATABASE_UNAVAILABLE|OVERLOADED|TIMEOUT)/;
+
+/** Emits may fail for want of the database, and say so. */
+export function checkEmits(findings: Findings): void {
+  const unclear = findings.history.all("emit").filter(({ error }) => error !== null && !DATABASE_TROUBLE.test(error));
+  findings.none(unclear, "emits that failed without a clear error");
+}
+
+/** Questions to the database are answered, or fail clearly, within their budget and `slackMs`. */
+export function checkQueries(findings: Findings, budgetMs: number, slackMs: number): void {
+  const queries = findings.history.all("query");
+  const late = ({ startedAt, endedAt }: Query): boolean => findings.took(startedAt, endedAt) > budgetMs + slackMs;
+  findings.none(queries.filter(({ error }) => error !== null && !DATABASE_TROUBLE.test(error)), "questions that failed without a clear error");
+  findings.none(queries.filter(late), "questions that took longer than their budget");
+  findings.check(queries.some(({ error }) => error === null), "no question was answered");
+}
 
 /** How long before its end a call is looked at for stalls: a caller that did not run has not heard what its peers told. */
 const HEARSAY_MS = 1_000;
@@ -73,21 +100,21 @@ const HEARSAY_MS = 1_000;
 const STARVED_MS = 200;
 
 /** Failed calls, without those that a starved machine explains. */
-function unexplained(trial: Trial, calls: readonly Call[]): Call[] {
+function unexplained(findings: Findings, calls: readonly Call[]): Call[] {
   const broken = calls.filter(failed);
   const judged = broken.filter(({ startedAt, endedAt }) => {
-    return trial.history.stalledMs(Math.min(startedAt, endedAt - HEARSAY_MS), endedAt, trial.frozen) < STARVED_MS;
+    return findings.history.stalledMs(Math.min(startedAt, endedAt - HEARSAY_MS), endedAt, findings.frozen) < STARVED_MS;
   });
-  trial.unjudged += broken.length - judged.length;
+  findings.unjudged += broken.length - judged.length;
   return judged;
 }
 
 /** Calls may fail where they were started in one of the times of trouble, `[from, to]`; those with retries never. */
-export function checkCalls(trial: Trial, calls: readonly Call[], troubles: readonly (readonly [number, number])[]): void {
-  trial.none(unexplained(trial, calls.filter(retried)), "failed calls among those with retries");
+export function checkCalls(findings: Findings, calls: readonly Call[], troubles: readonly (readonly [number, number])[]): void {
+  findings.none(unexplained(findings, calls.filter(retried)), "failed calls among those with retries");
   const clean = calls.filter(({ startedAt }) => !troubles.some(([from, to]) => startedAt >= from && startedAt <= to));
-  trial.none(unexplained(trial, clean.filter((call) => !retried(call))), "failed calls that no fault explains");
-  trial.check(calls.some((call) => !failed(call)), "no call has come back");
+  findings.none(unexplained(findings, clean.filter((call) => !retried(call))), "failed calls that no fault explains");
+  findings.check(calls.some((call) => !failed(call)), "no call has come back");
 }
 
 function groupBy<T>(list: readonly T[], key: (entry: T) => string): Map<string, T[]> {

@@ -6,6 +6,8 @@ import type { History } from "./history.js";
 import type { FaultyPostgres } from "./postgres.js";
 import type { Load, NodeCommands, NodeConfig, Report } from "./protocol.js";
 
+/** Of the clocks of nodes, in turn: ten minutes ahead, behind, right. */
+const CLOCKS_MS = [600_000, -600_000, 0];
 const SCRIPT = new URL("./node.js", import.meta.url);
 
 /** A node in its own process. Everyone reaches it over `http`, and it reaches the database over `postgres`. */
@@ -46,15 +48,22 @@ export class FaultCluster {
     return this.#all.filter(({ running }) => running);
   }
 
-  async add(): Promise<FaultNode> {
+  /** Of all nodes that have ever started, by node id. */
+  get names(): Map<string, string> {
+    return new Map(this.#all.map(({ nodeId, name }) => [nodeId, name]));
+  }
+
+  async add(more: Partial<NodeConfig> = {}): Promise<FaultNode> {
     const port = await freePort();
     const http = await Link.to(() => port);
     const postgres = await Link.to(() => this.#postgres.port);
     const config = {
+      ...more,
       name: `n${this.#all.length + 1}`,
       database: this.#postgres.url(this.#database, postgres.port),
       port,
       advertisedUrl: `http://127.0.0.1:${http.port}`,
+      clockMs: CLOCKS_MS[this.#all.length % CLOCKS_MS.length]!,
     };
     const node = new FaultNode(config, http, postgres, this.#history);
     this.#all.push(node);
@@ -62,8 +71,8 @@ export class FaultCluster {
   }
 
   /** Nodes that know each other. */
-  async start(count: number): Promise<FaultNode[]> {
-    const nodes = await Promise.all(Array.from({ length: count }, () => this.add()));
+  async start(count: number, more: Partial<NodeConfig> = {}): Promise<FaultNode[]> {
+    const nodes = await Promise.all(Array.from({ length: count }, () => this.add(more)));
     await until(() => this.agrees(), { timeoutMs: 10_000, message: "the nodes have found each other" });
     return nodes;
   }

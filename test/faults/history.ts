@@ -2,7 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 /** Times are those of this machine's clock in ms, `now()` below. `node` is the name of a process, new for each start. */
-export type Entry = Call | Emit | Heard | Effect | Fault | Stall;
+export type Entry = Call | Query | Emit | Heard | Resync | Effect | Transition | Fault | Stall;
 
 export interface Call {
   readonly kind: "call";
@@ -16,10 +16,19 @@ export interface Call {
   readonly error: string | null;
 }
 
-/** One emit, or one transaction with an emit in it. */
+/** One call of a local action that asks the database one question. */
+export interface Query {
+  readonly kind: "query";
+  readonly node: string;
+  readonly startedAt: number;
+  readonly endedAt: number;
+  readonly error: string | null;
+}
+
+/** One emit, or one transaction with an emit in it. `kept`: over the bus with a short retention. */
 export interface Emit {
   readonly kind: "emit";
-  readonly event: "balanced" | "broadcast" | "transaction";
+  readonly event: "balanced" | "broadcast" | "transaction" | "kept";
   readonly node: string;
   /** Counts the emits of this event on this node. */
   readonly seq: number;
@@ -32,9 +41,17 @@ export interface Emit {
 /** A broadcast at a handler. */
 export interface Heard {
   readonly kind: "heard";
+  readonly event: "broadcast" | "kept";
   readonly node: string;
   readonly emitter: string;
   readonly seq: number;
+  readonly at: number;
+}
+
+/** A node was told that it may have missed broadcasts. */
+export interface Resync {
+  readonly kind: "resync";
+  readonly node: string;
   readonly at: number;
 }
 
@@ -45,6 +62,23 @@ export interface Effect {
   readonly node: string;
   readonly emitter: string;
   readonly seq: number;
+  readonly at: number;
+}
+
+/** One change of a claimed job, or its claim, as Postgres saw it. */
+export interface Transition {
+  readonly kind: "transition";
+  readonly job: string;
+  readonly change: "claim" | "extend" | "release" | "end";
+  /** Name of the node whose connection made it. */
+  readonly by: string;
+  /** Id of the node that held the job before, and of the one that holds it afterwards. */
+  readonly holder: string | null;
+  readonly successor: string | null;
+  /** The fence token stayed the same. */
+  readonly kept: boolean;
+  /** The lease had run out before; null where there was none. */
+  readonly expired: boolean | null;
   readonly at: number;
 }
 

@@ -39,7 +39,7 @@ export class Link {
   /** Cuts the connections there are; new ones are let through. */
   cut(): void {
     for (const { client, upstream } of this.#pairs) {
-      client.resetAndDestroy();
+      reset(client);
       upstream.destroy();
     }
   }
@@ -82,7 +82,7 @@ export class Link {
   }
 
   #accept(client: Socket): void {
-    if (this.#state === "dropped") return void client.resetAndDestroy();
+    if (this.#state === "dropped") return reset(client);
     const pair = { client, upstream: connect(this.#target(), "127.0.0.1") };
     this.#pairs.add(pair);
     this.#carry(pair.client, pair.upstream, pair);
@@ -106,4 +106,10 @@ export class Link {
     if (this.#delayMs === 0) act();
     else setTimeout(act, this.#delayMs);
   }
+}
+
+/** Node spins for ever at its exit where a socket was reset that was being shut down. */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }

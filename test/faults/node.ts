@@ -1,21 +1,26 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { chimpbaseMesh, createHost, service } from "@chimpbase/mesh";
 import type { Context, LogLevel } from "@chimpbase/mesh";
+import { setClock } from "../cluster/clock.js";
 import { serveCommands } from "../cluster/process.js";
 import { until } from "../support/wait.js";
 import { now } from "./history.js";
 import { Journal } from "./journal.js";
+import { KeptBus } from "./kept-bus.js";
 import { LoadGenerator } from "./load.js";
 import { watchStalls } from "./stalls.js";
 import type { Call, Emit } from "./history.js";
+import { HEARTBEAT_MS, LEASE_MS, OFFLINE_AFTER_MS, POOL_SIZE, QUERY_LIMIT_MS } from "./protocol.js";
 import type { Load, NodeCommands, NodeConfig } from "./protocol.js";
 
 /** One node under faults: makes load as its parent says, and reports what became of each operation. */
-const { name: node, database, port, advertisedUrl } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
+const { name: node, database, port, advertisedUrl, clockMs, retentionMs } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
+setClock(clockMs);
 const journal = new Journal();
 const stopWatching = watchStalls(node, (entry) => journal.add(entry));
 const generator = new LoadGenerator();
-const sent = { balanced: 0, broadcast: 0, transaction: 0 };
+const sent = { balanced: 0, broadcast: 0, transaction: 0, kept: 0 };
+let kept: KeptBus | undefined;
 let heard = 0;
 
 interface Payload {
@@ -35,6 +40,8 @@ const probe = service({
       if (ms > 0) await sleep(ms);
       return node;
     },
+    ask: (ctx: Context) => ctx.db.query("SELECT 1"),
+    hold: (ctx: Context, { ms }: { ms: number }) => ctx.transaction((tx) => tx.db.query("SELECT pg_sleep(?1::float8 / 1000)", [ms])),
     transact: (ctx: Context, payload: Payload & { fails: boolean }) =>
       ctx.transaction(async (tx) => {
         await insert(tx, "mark", payload);
@@ -52,20 +59,20 @@ const probe = service({
       },
     },
     "fault.transaction": { balanced: true, handler: (ctx: Context, payload: Payload) => insert(ctx, "transaction", payload) },
-    "fault.broadcast": (_ctx: Context, { emitter, seq }: Payload) => journal.add({ kind: "heard", node, emitter, seq, at: now() }),
+    "fault.broadcast": (_ctx: Context, { emitter, seq }: Payload) => journal.add({ kind: "heard", event: "broadcast", node, emitter, seq, at: now() }),
     "fault.exercise": () => void heard++,
   },
 });
 
 const host = createHost({
   name: node,
-  database,
+  database: { url: database, poolSize: POOL_SIZE },
   server: { port, host: "127.0.0.1" },
-  worker: { leaseMs: 1_500, retryDelayMs: 100, pollIntervalMs: 200, maxAttempts: 20 },
+  worker: { leaseMs: LEASE_MS, retryDelayMs: 100, pollIntervalMs: 200, maxAttempts: 20 },
   secrets: { values: { MESH_TOKEN: "faults" } },
   logger: { level: (process.env["FAULTS_LOG"] ?? "silent") as LogLevel },
 });
-host.register(chimpbaseMesh({ services: [probe], meshToken: "MESH_TOKEN", advertisedUrl, heartbeatMs: 300, offlineAfterMs: 1_000, gcAfterMs: 60_000 }));
+host.register(chimpbaseMesh({ services: [probe], meshToken: "MESH_TOKEN", advertisedUrl, heartbeatMs: HEARTBEAT_MS, offlineAfterMs: OFFLINE_AFTER_MS, gcAfterMs: 60_000 }));
 
 async function outcome<T>(work: () => Promise<T>): Promise<{ startedAt: number; endedAt: number; error: string | null; value: T | null }> {
   const startedAt = now();
@@ -90,8 +97,13 @@ async function emit(event: Emit["event"], send: (payload: Payload) => Promise<un
   journal.add({ kind: "emit", event, node, seq, ...rest });
 }
 
+async function ask(): Promise<void> {
+  const { value: _, ...rest } = await outcome(() => host.mesh.call("v1.probe.ask", {}, { strategy: "local-first", timeoutMs: QUERY_LIMIT_MS }));
+  journal.add({ kind: "query", node, ...rest });
+}
+
 function runLoad(load: Load): void {
-  const { calls = 0, balanced = 0, broadcasts = 0, transactions = 0, jobMs = 0 } = load;
+  const { calls = 0, balanced = 0, broadcasts = 0, transactions = 0, queries = 0, kept: keptEvents = 0, jobMs = 0 } = load;
   generator.run([
     { perSecond: calls / 2, start: () => call(load, 0) },
     { perSecond: calls / 2, start: () => call(load, 2) },
@@ -104,6 +116,8 @@ function runLoad(load: Load): void {
           host.mesh.call("v1.probe.transact", { ...payload, fails: payload.seq % 3 === 0 }, { strategy: "local-first", timeoutMs: 10_000 }),
         ),
     },
+    { perSecond: queries, start: ask },
+    { perSecond: keptEvents, start: () => emit("kept", (payload) => kept!.publish(payload)) },
   ]);
 }
 
@@ -128,7 +142,8 @@ async function exercise(rounds: number): Promise<number> {
 
 serveCommands<NodeCommands>({
   start: async () => {
-    await host.start();
+    await host.start({ signals: true });
+    if (retentionMs !== undefined) kept = await KeptBus.open({ node, nodeId: host.nodeId, url: database, retentionMs, journal });
     return { nodeId: host.nodeId };
   },
   stop: () => host.stop(),
@@ -139,9 +154,15 @@ serveCommands<NodeCommands>({
   },
   peers: async () => host.mesh.peers().map(({ nodeId }) => nodeId),
   reaches: (nodeId) => host.mesh.call("v1.probe.work", { ms: 0 }, { nodeId, timeoutMs: 500 }).then(() => true, () => false),
+  hog: async (ms) => {
+    const hold = (): Promise<unknown> => host.mesh.call("v1.probe.hold", { ms }, { strategy: "local-first", timeoutMs: ms + 10_000 });
+    await Promise.allSettled(Array.from({ length: POOL_SIZE }, hold));
+  },
   exercise,
   leave: async () => {
     await host.stop();
+    await kept?.close();
+    journal.flush();
     stopWatching();
     process.removeAllListeners("disconnect");
     // After the reply to this command.

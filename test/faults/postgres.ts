@@ -1,7 +1,9 @@
+import { execFile } from "node:child_process";
 import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import pg from "pg";
 import { createLogger } from "@chimpbase/mesh";
 import { startEmbedded, type EmbeddedPostgres } from "#mesh/storage/embedded.js";
@@ -61,6 +63,14 @@ export class FaultyPostgres {
     await this.start();
   }
 
+  /** All processes of the server stand still, as with a disk or a machine that hangs; no connection ends. */
+  async freeze(ms: number): Promise<void> {
+    const pids = await this.#processes();
+    for (const pid of pids) signal(pid, "SIGSTOP");
+    await sleep(ms);
+    for (const pid of pids) signal(pid, "SIGCONT");
+  }
+
   async query<T extends pg.QueryResultRow>(database: string, sql: string, params: unknown[] = []): Promise<T[]> {
     const client = new pg.Client({ connectionString: this.url(database), application_name: "faults" });
     // A connection may be terminated by a fault while it is idle.
@@ -79,10 +89,30 @@ export class FaultyPostgres {
   }
 
   async #crash(): Promise<void> {
-    const lock = join(this.#directory, "data", "postmaster.pid");
-    const pid = Number((await readFile(lock, "utf8")).split("\n")[0]);
+    const pid = await this.#postmaster();
     process.kill(pid, "SIGQUIT");
     await until(() => !isAlive(pid), { message: "the server has ended" });
+  }
+
+  async #postmaster(): Promise<number> {
+    return Number((await readFile(join(this.#directory, "data", "postmaster.pid"), "utf8")).split("\n")[0]);
+  }
+
+  /** The postmaster first: while it stands still no process is added. */
+  async #processes(): Promise<number[]> {
+    const postmaster = await this.#postmaster();
+    const { stdout } = await promisify(execFile)("ps", ["-A", "-o", "pid=,ppid="]);
+    const all = stdout.trim().split("\n").map((line) => line.trim().split(/\s+/).map(Number) as [number, number]);
+    return [postmaster, ...all.filter(([, parent]) => parent === postmaster).map(([pid]) => pid)];
+  }
+}
+
+/** One that has ended meanwhile needs none. */
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
 }
 

@@ -1,13 +1,25 @@
 import type { Strategy } from "@chimpbase/mesh";
 import type { Entry } from "./history.js";
 
+/** Short, so that a run is short. */
+export const HEARTBEAT_MS = 300;
+export const OFFLINE_AFTER_MS = 1_000;
+export const LEASE_MS = 1_500;
+export const POOL_SIZE = 10;
+
 /** What a node's process is told at birth. */
 export interface NodeConfig {
   readonly name: string;
   readonly database: string;
   readonly port: number;
   readonly advertisedUrl: string;
+  /** How far its clock is ahead, in ms. */
+  readonly clockMs: number;
+  /** With it, the node follows `fault.kept` over a second bus of this retention. */
+  readonly retentionMs?: number;
 }
+
+export const QUERY_LIMIT_MS = 800;
 
 /** Steady load that a node makes, per second. */
 export interface Load {
@@ -26,6 +38,10 @@ export interface Load {
   readonly broadcasts?: number;
   /** One in three rolls back. */
   readonly transactions?: number;
+  /** Local calls that ask the database, each with a budget of `QUERY_LIMIT_MS`. */
+  readonly queries?: number;
+  /** Broadcasts over the bus with a short retention. */
+  readonly kept?: number;
 }
 
 export interface NodeCommands {
@@ -38,9 +54,11 @@ export interface NodeCommands {
   peers(): Promise<readonly string[]>;
   /** True where the call came back from that node. */
   reaches(nodeId: string): Promise<boolean>;
+  /** Holds all connections of its pool, each in a transaction, for this long. */
+  hog(ms: number): Promise<void>;
   /** Calls and broadcasts as fast as they go, and what the heap holds afterwards, in bytes. */
   exercise(rounds: number): Promise<number>;
-  /** Stops, and lets go of the parent: the process must end by itself. */
+  /** Stops, or waits for the end of a stop by SIGTERM, and lets go of the parent: the process must end by itself. */
   leave(): Promise<void>;
 }
 

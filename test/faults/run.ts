@@ -13,11 +13,15 @@ import { killed } from "./scenarios/killed.js";
 import { leftovers } from "./scenarios/leftovers.js";
 import { links } from "./scenarios/links.js";
 import { postgresDown } from "./scenarios/postgres-down.js";
+import { retention } from "./scenarios/retention.js";
 import { registry } from "./scenarios/registry.js";
 import { rollingRestart } from "./scenarios/rolling-restart.js";
+import { starved } from "./scenarios/starved.js";
 import { transactions } from "./scenarios/transactions.js";
 
-const SCENARIOS = [killed, exactlyOnce, rollingRestart, broadcasts, frozen, postgresDown, links, transactions, registry, leftovers];
+const SCENARIOS = [
+  killed, exactlyOnce, rollingRestart, broadcasts, retention, frozen, postgresDown, starved, links, transactions, registry, leftovers,
+];
 const HISTORIES = ".data/faults";
 
 interface Outcome {

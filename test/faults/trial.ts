@@ -1,9 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { createLogger } from "@chimpbase/mesh";
+import { migrate } from "#mesh/storage/migrations.js";
+import { openPostgres } from "#mesh/storage/postgres.js";
 import { until } from "../support/wait.js";
+import { AUDIT_SQL, READ_AUDIT_SQL, checkFencing } from "./audit.js";
 import { FaultCluster } from "./cluster.js";
+import { HEARTBEAT_MS } from "./protocol.js";
+import { Findings } from "./findings.js";
 import { watchStalls } from "./stalls.js";
-import { History, now } from "./history.js";
-import type { Effect } from "./history.js";
+import { now } from "./history.js";
+import type { Effect, Transition } from "./history.js";
 import type { FaultyPostgres } from "./postgres.js";
 import type { Random } from "./random.js";
 
@@ -17,21 +23,21 @@ export interface Scenario {
 const LONGEST_WAIT_MS = 120_000;
 const SETTLE_LIMIT_MS = 20_000;
 const CHANNEL = "chimpbase:public:mesh";
+/** Two heartbeats, and the time to ask all nodes. */
+const CONVERGE_LIMIT_MS = 2 * HEARTBEAT_MS + 400;
+const EFFECTS_SQL = "CREATE TABLE effects (event TEXT, node TEXT, emitter TEXT, seq INTEGER, at TIMESTAMPTZ DEFAULT clock_timestamp())";
+const READ_EFFECTS_SQL =
+  "SELECT 'effect' AS kind, event, node, emitter, seq, extract(epoch FROM at)::float8 * 1000 AS at FROM effects ORDER BY at";
 
 /** One run of one scenario: what it may use, and what it has found. */
-export class Trial {
-  readonly history = new History();
-  readonly violations: string[] = [];
+export class Trial extends Findings {
   readonly cluster: FaultCluster;
   readonly channel = CHANNEL;
-  /** Failed calls that are put down to a starved machine. */
-  unjudged = 0;
-  /** Names of nodes that the scenario stops by SIGSTOP: not the machine's doing. */
-  readonly frozen: string[] = [];
   readonly #database: string;
   readonly #stopWatching: () => void;
 
   private constructor(readonly postgres: FaultyPostgres, readonly random: Random, readonly quick: boolean, database: string) {
+    super();
     this.#database = database;
     this.cluster = new FaultCluster(postgres, database, this.history);
     this.#stopWatching = watchStalls("harness", (entry) => this.history.add(entry));
@@ -39,10 +45,10 @@ export class Trial {
 
   static async open(postgres: FaultyPostgres, random: Random, quick: boolean, database: string): Promise<Trial> {
     await postgres.query("postgres", `CREATE DATABASE ${database}`);
-    await postgres.query(
-      database,
-      "CREATE TABLE effects (event TEXT, node TEXT, emitter TEXT, seq INTEGER, at TIMESTAMPTZ DEFAULT clock_timestamp())",
-    );
+    const storage = await openPostgres({ url: postgres.url(database), log: createLogger({ level: "silent" }) });
+    await migrate(storage);
+    await storage.close();
+    await postgres.query(database, `${EFFECTS_SQL}; ${AUDIT_SQL}`);
     return new Trial(postgres, random, quick, database);
   }
 
@@ -63,27 +69,12 @@ export class Trial {
     return at;
   }
 
-  check(holds: boolean, violation: string): void {
-    if (!holds) this.violations.push(violation);
-  }
-
-  /** For rules over many operations: one violation, with the first few that break it. */
-  none(broken: readonly unknown[], rule: string): void {
-    const shown = broken.slice(0, 3).map((entry) => (typeof entry === "string" ? entry : JSON.stringify(entry)));
-    this.check(broken.length === 0, `${rule}: ${broken.length}, as ${shown.join("; ")}`);
-  }
-
   /** Waits for a condition; a violation where it does not come in time. */
   async within(limitMs: number, rule: string, condition: () => Promise<boolean> | boolean): Promise<void> {
     const startedAt = now();
     const expired = (): boolean => this.took(startedAt, now()) > limitMs;
     await until(async () => (await condition()) || expired(), { timeoutMs: LONGEST_WAIT_MS });
     this.check(!expired(), `${rule}: not within ${Math.round(limitMs)} ms`);
-  }
-
-  /** Time between the two in ms, without that in which the machine let processes of the cluster wait. */
-  took(from: number, to: number): number {
-    return to - from - this.history.stalledMs(from, to, this.frozen);
   }
 
   query<T extends object>(sql: string, params: unknown[] = []): Promise<T[]> {
@@ -105,22 +96,24 @@ export class Trial {
     await this.postgres.restart(mode, downMs);
   }
 
-  /** Ends the load, waits for the jobs that are left, and reads what they have done into the history. */
+  /**
+   * After the last fault: the nodes must agree on their peers. Ends the load, waits for the jobs that are left, reads what
+   * they have done into the history, and checks that only their holders did it.
+   */
   async settle(): Promise<void> {
+    await this.within(CONVERGE_LIMIT_MS, "all nodes agree on their peers", () => this.cluster.agrees());
     await this.cluster.quiet();
-    const left = async (): Promise<boolean> => {
-      const [count] = await this.query<{ count: string }>(
-        "SELECT (SELECT count(*) FROM _chimpbase_mesh_jobs) + (SELECT count(*) FROM _chimpbase_mesh_deferred) AS count",
-      );
-      return Number(count!.count) === 0;
-    };
-    await this.within(SETTLE_LIMIT_MS, "jobs are left in the queue", left);
-    const dead = await this.query("SELECT queue, error, history FROM _chimpbase_mesh_dead_letters");
-    this.none(dead, "jobs among the dead letters");
-    const effects = await this.query<Effect>(
-      "SELECT 'effect' AS kind, event, node, emitter, seq, extract(epoch FROM at)::float8 * 1000 AS at FROM effects ORDER BY at",
+    await this.within(SETTLE_LIMIT_MS, "jobs are left in the queue", () => this.#queueIsEmpty());
+    this.none(await this.query("SELECT queue, error, history FROM _chimpbase_mesh_dead_letters"), "jobs among the dead letters");
+    this.history.add(...(await this.query<Effect>(READ_EFFECTS_SQL)), ...(await this.query<Transition>(READ_AUDIT_SQL)));
+    checkFencing(this, this.cluster.names);
+  }
+
+  async #queueIsEmpty(): Promise<boolean> {
+    const [count] = await this.query<{ count: string }>(
+      "SELECT (SELECT count(*) FROM _chimpbase_mesh_jobs) + (SELECT count(*) FROM _chimpbase_mesh_deferred) AS count",
     );
-    this.history.add(...effects);
+    return Number(count!.count) === 0;
   }
 
   async close(): Promise<void> {

@@ -1,9 +1,9 @@
 import { callsOf, checkCalls, checkExactlyOnce } from "../checks.js";
 import { now } from "../history.js";
+import { OFFLINE_AFTER_MS } from "../protocol.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const CALL_LIMIT_MS = 600;
-const OFFLINE_AFTER_MS = 1_000;
 /** For measuring from outside, over three processes that are busy. */
 const SLACK_MS = 400;
 /** Shorter and longer than lease and offlineAfter. */

@@ -1,9 +1,9 @@
 import { accepted, callsOf, checkCalls, checkExactlyOnce, effectsOf, failed, retried } from "../checks.js";
 import { idOf } from "../history.js";
+import { LEASE_MS } from "../protocol.js";
 import type { FaultNode } from "../cluster.js";
 import type { Scenario, Trial } from "../trial.js";
 
-const LEASE_MS = 1_500;
 /** From the kill until every caller has seen its connection break. */
 const NOTICE_MS = 100;
 const CALL_LIMIT_MS = 5_000;

@@ -1,9 +1,8 @@
-import { accepted, checkBroadcasts, checkExactlyOnce, failed, listeningThroughout } from "../checks.js";
+import { accepted, checkBroadcasts, checkEmits, checkExactlyOnce, failed, listeningThroughout } from "../checks.js";
 import { now } from "../history.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const BACK_LIMIT_MS = 5_000;
-const CLEAR_ERROR = /^(DATABASE_UNAVAILABLE|OVERLOADED|TIMEOUT)/;
 
 export const postgresDown: Scenario = {
   name: "postgres-down",
@@ -25,7 +24,7 @@ export const postgresDown: Scenario = {
     await trial.settle();
     trial.check(duringOutage >= 0.9 * baseline, `calls fell from ${baseline.toFixed(0)} to ${duringOutage.toFixed(0)} a second`);
     trial.none(trial.history.all("call").filter(failed), "failed calls");
-    trial.none(trial.history.all("emit").filter(({ error }) => error !== null && !CLEAR_ERROR.test(error)), "emits that failed without a clear error");
+    checkEmits(trial);
     checkExactlyOnce(trial);
     await checkBroadcasts(trial, listeningThroughout(nodes));
   },

@@ -1,7 +1,7 @@
 import { callsOf, checkCalls } from "../checks.js";
+import { HEARTBEAT_MS } from "../protocol.js";
 import type { Scenario, Trial } from "../trial.js";
 
-const HEARTBEAT_MS = 300;
 /** For asking three busy processes. */
 const SLACK_MS = 400;
 const LOAD = { calls: 100 };

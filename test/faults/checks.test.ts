@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { checkFencing } from "./audit.js";
+import { checkBroadcasts, checkCalls, checkEmits, checkExactlyOnce, checkQueries } from "./checks.js";
+import { Findings } from "./findings.js";
+import type { Call, Effect, Emit, Entry, Heard, Query, Transition } from "./history.js";
+
+const emit = (seq: number, more: Partial<Emit> = {}): Emit =>
+  ({ kind: "emit", event: "balanced", node: "n1", seq, startedAt: seq, endedAt: seq + 1, error: null, ...more });
+const effect = (seq: number, more: Partial<Effect> = {}): Effect => ({ kind: "effect", event: "balanced", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
+const heard = (seq: number, more: Partial<Heard> = {}): Heard => ({ kind: "heard", event: "broadcast", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
+const call = (more: Partial<Call> = {}): Call =>
+  ({ kind: "call", node: "n1", attempts: 0, startedAt: 10_000, endedAt: 10_010, ranOn: "n2", error: null, ...more });
+const query = (more: Partial<Query> = {}): Query => ({ kind: "query", node: "n1", startedAt: 0, endedAt: 5, error: null, ...more });
+const step = (change: Transition["change"], more: Partial<Transition> = {}): Transition =>
+  ({ kind: "transition", job: "1", change, by: "n1", holder: "id1", successor: null, kept: false, expired: false, at: 0, ...more });
+
+function found(entries: readonly Entry[]): Findings {
+  const findings = new Findings();
+  findings.history.add(...entries);
+  return findings;
+}
+
+function violations(entries: readonly Entry[], check: (findings: Findings) => void): string[] {
+  const findings = found(entries);
+  check(findings);
+  return findings.violations;
+}
+
+function assertFinds(actual: readonly string[], ...expected: readonly RegExp[]): void {
+  assert.equal(actual.length, expected.length, actual.join("\n"));
+  expected.forEach((pattern, index) => assert.match(actual[index]!, pattern));
+}
+
+describe("the checker of balanced events", () => {
+  test("is content with one effect for each accepted event, and none or one for a failed emit", () => {
+    const failed = { error: "DATABASE_UNAVAILABLE: gone" };
+    assertFinds(violations([emit(1), emit(2, failed), emit(3, failed), effect(1), effect(3)], checkExactlyOnce));
+  });
+
+  test("finds an accepted event without effect", () => assertFinds(violations([emit(1), emit(2), effect(1)], checkExactlyOnce), /without effect: 1/));
+
+  test("finds an event with two effects, even of an emit that failed", () => {
+    assertFinds(violations([emit(1, { error: "TIMEOUT: late" }), effect(1), effect(1, { node: "n3" })], checkExactlyOnce), /more than one effect: 1/);
+  });
+});
+
+describe("the checker of fences", () => {
+  const names = new Map([["id1", "n1"], ["id2", "n2"]]);
+  const fences = (...steps: readonly Transition[]): string[] => violations(steps, (findings) => checkFencing(findings, names));
+  const claim = step("claim", { holder: null, successor: "id1", expired: null });
+
+  test("is content where holders extend and end, and others take over what has expired", () => {
+    const takeover = [step("release", { by: "n2", expired: true }), step("claim", { by: "n2", holder: null, successor: "id2" }), step("end", { by: "n2", holder: "id2" })];
+    assertFinds(fences(claim, step("extend", { kept: true, successor: "id1" }), ...takeover));
+  });
+
+  test("finds the end of a job by a node that had lost it", () => assertFinds(fences(claim, step("end", { by: "n2" })), /did not hold them: 1/));
+  test("finds a takeover before the lease has run out", () => assertFinds(fences(claim, step("release", { by: "n2" }), step("end")), /did not hold/));
+  test("finds a claim of what another holds", () => assertFinds(fences(claim, step("extend", { kept: false, successor: "id1" }), step("end")), /did not hold/));
+  test("finds a claim in the name of another node", () => assertFinds(fences(step("claim", { by: "n2", successor: "id1" }), step("end")), /did not hold/));
+  test("finds a job that vanished", () => assertFinds(fences(claim), /never saw end: 1/));
+});
+
+describe("the checker of broadcasts", () => {
+  const broadcast = (seq: number): Emit => emit(seq, { event: "broadcast" });
+  const listening = [{ node: { name: "n2" }, from: 0, to: Infinity }];
+  const broadcasts = async (...entries: readonly Entry[]): Promise<string[]> => {
+    const findings = found(entries);
+    await checkBroadcasts(findings, listening, "broadcast", 0);
+    return findings.violations;
+  };
+
+  test("is content with each once and in order", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(1), heard(2))));
+  test("finds a lost one", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(2)), /never reached n2: 1, as n1\/1/));
+  test("finds one that came twice", async () => assertFinds(await broadcasts(broadcast(1), heard(1), heard(1)), /twice or out of order/));
+  test("finds two that changed places", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(2), heard(1)), /twice or out of order/));
+  test("asks for none that was emitted while the node was not subscribed", async () => {
+    const findings = found([broadcast(1), broadcast(900), heard(900)]);
+    await checkBroadcasts(findings, [{ node: { name: "n2" }, from: 500, to: Infinity }], "broadcast", 0);
+    assertFinds(findings.violations);
+  });
+});
+
+describe("the checker of calls", () => {
+  const failed = { error: "CALL_FAILED: dropped", ranOn: null };
+  const calls = (entries: readonly Call[], troubles: readonly (readonly [number, number])[] = []): string[] =>
+    violations(entries, (findings) => checkCalls(findings, entries, troubles));
+
+  test("is content with failures in a time of trouble", () => assertFinds(calls([call(), call(failed)], [[9_000, 11_000]])));
+  test("finds a failure that no fault explains", () => assertFinds(calls([call(), call(failed)]), /no fault explains: 1/));
+  test("finds a failure in spite of retries, in a time of trouble too", () => {
+    assertFinds(calls([call(), call({ ...failed, attempts: 2 })], [[9_000, 11_000]]), /with retries: 1/);
+  });
+  test("is not content where nothing has come back", () => assertFinds(calls([call(failed)], [[9_000, 11_000]]), /no call has come back/));
+  test("leaves failures of a starved machine unjudged, and counts them", () => {
+    const findings = found([call(), call(failed), { kind: "stall", node: "n2", from: 9_700, to: 10_000 }]);
+    checkCalls(findings, findings.history.all("call"), []);
+    assertFinds(findings.violations);
+    assert.equal(findings.unjudged, 1);
+  });
+});
+
+describe("the checkers of what needs the database", () => {
+  test("take clear errors in time", () => {
+    assertFinds(violations([query(), query({ error: "OVERLOADED: pool" })], (findings) => checkQueries(findings, 800, 100)));
+    assertFinds(violations([emit(1, { error: "DATABASE_UNAVAILABLE: gone" })], checkEmits));
+  });
+  test("find an unclear error", () => {
+    assertFinds(violations([query(), query({ error: "undefined: Connection terminated" })], (findings) => checkQueries(findings, 800, 100)), /without a clear error/);
+    assertFinds(violations([emit(1, { error: "57P01: terminating" })], checkEmits), /without a clear error/);
+  });
+  test("find a question that took too long", () => {
+    assertFinds(violations([query({ endedAt: 1_000, error: "TIMEOUT: late" }), query()], (findings) => checkQueries(findings, 800, 100)), /longer than their budget/);
+  });
+});

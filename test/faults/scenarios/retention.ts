@@ -1,0 +1,41 @@
+import { checkBroadcasts, listeningThroughout } from "../checks.js";
+import { now } from "../history.js";
+import type { FaultNode } from "../cluster.js";
+import type { Scenario, Trial } from "../trial.js";
+
+const RETENTION_MS = 1_500;
+const SHORT_MS = 500;
+const LONG_MS = 3_500;
+const CAUGHT_UP_MS = 3_000;
+
+export const retention: Scenario = {
+  name: "retention",
+  promise: "a node away for less than the retention misses no broadcast; one away for longer is told to resync, and misses none after that",
+  async run(trial) {
+    const nodes = await trial.cluster.start(3, { retentionMs: RETENTION_MS });
+    const victim = trial.random.pick(nodes);
+    const others = nodes.filter((node) => node !== victim);
+    trial.frozen.push(victim.name);
+    await trial.cluster.load({ kept: 40 }, others);
+    for (let round = 0; round < trial.size(1, 3); round++) await freeze(trial, victim, SHORT_MS);
+    const longFrom = now();
+    trial.none(trial.history.all("resync"), "nodes told to resync that had missed nothing");
+    await freeze(trial, victim, LONG_MS);
+    const wokeAt = now();
+    await trial.within(CAUGHT_UP_MS, "the node is told to resync", () => trial.history.all("resync").some(({ node }) => node === victim.name));
+    await trial.pause(500, 900);
+    await trial.settle();
+    const missed = [{ node: victim, from: 0, to: longFrom }, { node: victim, from: wokeAt, to: Infinity }];
+    await checkBroadcasts(trial, [...listeningThroughout(others), ...missed], "kept");
+    trial.none(trial.history.all("resync").filter(({ node }) => node !== victim.name), "nodes told to resync that were there");
+  },
+};
+
+async function freeze(trial: Trial, victim: FaultNode, ms: number): Promise<void> {
+  await trial.pause(600, 1_000);
+  trial.fault(`SIGSTOP ${victim.name} for ${ms} ms`);
+  victim.signal("SIGSTOP");
+  await trial.pause(ms);
+  victim.signal("SIGCONT");
+  trial.fault(`SIGCONT ${victim.name}`);
+}
