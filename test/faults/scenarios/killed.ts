@@ -15,7 +15,7 @@ export const killed: Scenario = {
     const { cluster, random } = trial;
     await cluster.start(3);
     const kills: { at: number; survivors: FaultNode[] }[] = [];
-    for (let round = 0; round < trial.size(2, 6); round++) {
+    for (let round = 0; round < trial.size(1, 6); round++) {
       await cluster.load({ calls: 100, balanced: 20, jobMs: 200, timeoutMs: CALL_LIMIT_MS });
       await trial.pause(700, 1_400);
       const victim = random.pick(cluster.nodes);

@@ -23,7 +23,8 @@ export const links: Scenario = {
     const others = nodes.filter((node) => node !== victim);
     const troubles: (readonly [number, number])[] = [];
     await cluster.load({ calls: 100, timeoutMs: CALL_LIMIT_MS }, others);
-    for (const { what, strike, harmless } of Array.from({ length: trial.size(1, 3) }, () => trial.random.shuffled(FAULTS)).flat()) {
+    const rounds = Array.from({ length: trial.size(1, 3) }, () => trial.random.shuffled(FAULTS).slice(0, trial.size(3, FAULTS.length)));
+    for (const { what, strike, harmless } of rounds.flat()) {
       await trial.pause(400, 800);
       const from = trial.fault(`${what} before ${victim.name}`);
       strike(victim.http);

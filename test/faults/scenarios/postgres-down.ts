@@ -12,11 +12,11 @@ export const postgresDown: Scenario = {
     const nodes = await cluster.start(3);
     await cluster.load({ calls: 100, balanced: 20, broadcasts: 20 });
     await trial.pause(500);
-    const baseline = await callRate(trial, 2_000);
+    const baseline = await callRate(trial, trial.size(1_000, 2_000));
     const mode = random.pick(["fast", "immediate"] as const);
     trial.fault(`Postgres down (${mode})`);
     await postgres.stop(mode);
-    const duringOutage = await callRate(trial, trial.size(8_000, 20_000));
+    const duringOutage = await callRate(trial, trial.size(4_000, 20_000));
     await postgres.start();
     const upAt = trial.fault("Postgres up");
     await trial.within(BACK_LIMIT_MS, "all nodes emit again and know each other", async () => emittersSince(trial, upAt) === 3 && (await cluster.agrees()));
