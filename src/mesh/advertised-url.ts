@@ -20,12 +20,12 @@ export interface BoundServer {
   readonly address: string;
 }
 
-/** `http://{HOSTNAME or hostname}:{bound port}`, but the bound URL where only that can be reached and no HOSTNAME says otherwise. */
+/** `{scheme of the server}://{HOSTNAME or hostname}:{bound port}`, but the bound URL where only that can be reached and no HOSTNAME says otherwise. */
 export function defaultAdvertisedUrl(bound: BoundServer, environment: NodeJS.ProcessEnv = process.env): string {
   const named = environment["HOSTNAME"];
   if (!named && isLoopbackHost(bound.address)) return bound.url;
   const host = named || hostname();
-  return `http://${host.includes(":") ? `[${host}]` : host}:${portOf(bound.url)}`;
+  return `${new URL(bound.url).protocol}//${host.includes(":") ? `[${host}]` : host}:${portOf(bound.url)}`;
 }
 
 /** What keeps peers from calling `url`, with the remedy; null where nothing is known to. */
