@@ -11,13 +11,13 @@ export type ServerTls = TlsTexts;
 const HANDSHAKE_LIMIT_MS = 10_000;
 
 /** The server of Node for HTTP, or for HTTPS where `tls` is given. */
-export function createNodeServer(options: ServerOptions, tls: ServerTls | null, log: Logger): Server {
+export function createNodeServer(options: ServerOptions, tls: ServerTls | null, log: Logger, handshakeLimitMs = HANDSHAKE_LIMIT_MS): Server {
   if (tls === null) return createServer(options);
   const server = createTlsServer({
     ...options,
     ...tls,
     minVersion: "TLSv1.2",
-    handshakeTimeout: HANDSHAKE_LIMIT_MS,
+    handshakeTimeout: handshakeLimitMs,
     requestCert: tls.ca !== undefined,
     rejectUnauthorized: true,
   });
