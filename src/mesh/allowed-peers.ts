@@ -140,7 +140,7 @@ function toRange(text: string): HostRule | null {
 
 /** Lower case and punycode, as in a parsed URL; null for what is no name, numbers that stand for an address among them. */
 function toName(text: string): string | null {
-  if (/[\s/\\?#@%:[\]*]/.test(text) || !URL.canParse(`http://${text}`)) return null;
+  if (/[\s\p{Cc}/\\?#@%:[\]*]/u.test(text) || !URL.canParse(`http://${text}`)) return null;
   const { hostname } = new URL(`http://${text}`);
   return LABELS.test(hostname) && isIP(hostname) === 0 ? hostname : null;
 }
