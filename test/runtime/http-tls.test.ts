@@ -176,16 +176,15 @@ test("an upgrade is taken over TLS; one that nobody offers is answered as a requ
 });
 
 test("once a stop hook runs, a request on a kept connection is answered 503, and idle connections close", async (t) => {
-  let late: Client | undefined;
   const { host, port } = await serve(t, [onStop(async () => {
-    late?.send(get("/late"));
-    await until(() => late?.statuses.length === 2);
+    late.send(get("/late"));
+    await until(() => late.statuses.length === 2);
   })]);
-  late = Client.tls(t, port).send(get("/early"));
+  const late = Client.tls(t, port).send(get("/early"));
   const idle = Client.tls(t, port).send(get("/idle"));
-  await until(() => late?.statuses.length === 1 && idle.statuses.length === 1);
+  await until(() => late.statuses.length === 1 && idle.statuses.length === 1);
   await host.stop();
-  await until(() => late?.closed === true && idle.closed);
+  await until(() => late.closed && idle.closed);
   assert.deepEqual([late.statuses, idle.statuses], [["200", "503"], ["200"]]);
 });
 

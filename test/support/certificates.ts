@@ -71,7 +71,7 @@ function certificate({ issuer, issuerKey, subject, publicKey, valid, extensions 
   const spki = publicKey.export({ type: "spki", format: "der" });
   const toSign = sequence(version, serial, algorithm, issuer, sequence(...valid.map(time)), subject, spki, der(0xa3, sequence(...extensions)));
   const signature = der(0x03, Buffer.of(0), sign("sha256", toSign, issuerKey));
-  const body = sequence(toSign, algorithm, signature).toString("base64").replace(/.{64}/g, "$&\n");
+  const body = sequence(toSign, algorithm, signature).toString("base64").replace(/.{64}(?=.)/g, "$&\n");
   return `-----BEGIN CERTIFICATE-----\n${body}\n-----END CERTIFICATE-----\n`;
 }
 
