@@ -22,6 +22,8 @@ export function createNodeServer(options: ServerOptions, tls: ServerTls | null, 
     rejectUnauthorized: true,
   });
   // Strangers and scanners cause these at will. Node closes the connection.
-  server.on("tlsClientError", (error, socket) => log.debug("a TLS handshake failed", { remoteAddress: socket.remoteAddress, err: error }));
+  server.on("tlsClientError", (error, socket) => {
+    log.debug("a TLS handshake failed", { remoteAddress: socket.remoteAddress, certificate: socket.authorizationError, err: error });
+  });
   return server;
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createServer as createHttp } from "node:http";
 import { createServer } from "node:https";
-import type { AddressInfo, Server, Socket } from "node:net";
+import { createServer as createTcp, type AddressInfo, type Server, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
 import { MeshCallError, service, type Host, type MeshOptions } from "@chimpbase/mesh";
 import { createAuthority, expired, type Issued } from "../support/certificates.js";
@@ -148,13 +148,28 @@ test("NODE_TLS_REJECT_UNAUTHORIZED does not turn verification off", async (t) =>
   assert.equal(b.requests, 0);
 });
 
-test("a peer that demands a certificate, which this node has not, refuses the connection, and the call goes to another", async (t) => {
+test("a peer that demands a certificate, which this node has not, closes the connection; the error says what that may mean", async (t) => {
   const b = await strange(t, own, { ca, requestCert: true, rejectUnauthorized: true });
   const a = await nodeWith(t, { tls: { ca } });
   a.knows(peer(b.url));
-  await assert.rejects(a.call("v1.x.y"), /refuses the certificate of this node, or that it shows none|dropped the connection/);
+  await assert.rejects(a.call("v1.x.y"), /dropped the connection before it answered: .*; if it asks for client certificates.*tls\.cert/);
   assert.equal(b.requests, 0);
 });
+
+const alerts: readonly [string, number][] = [["bad certificate", 42], ["unknown CA", 48], ["certificate required", 116]];
+for (const [what, alert] of alerts) {
+  test(`a peer that answers the handshake with the alert "${what}" was sent nothing, and the call goes to another`, async (t) => {
+    const server = createTcp((socket) => socket.on("error", () => undefined).once("data", () => socket.end(Buffer.of(21, 3, 3, 0, 2, 2, alert)))).listen(0, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    t.after(() => server.close());
+    const a = await nodeWith(t, { tls: { ca } });
+    a.knows(peer(`https://127.0.0.1:${(server.address() as AddressInfo).port}`));
+    await assert.rejects(a.call("v1.x.y"), /mesh peer b at .* refuses the certificate of this node, or that it shows none/);
+    a.suspected.length = 0;
+    a.knows(peer((await strange(t, null)).url, "c"));
+    for (let n = 0; n < 2; n++) assert.equal(await a.call("v1.x.y"), "answered");
+  });
+}
 
 test("connections to an https peer are kept, and used again", async (t) => {
   const b = await strange(t, own);

@@ -142,12 +142,14 @@ test("a stop does not wait for a handshake that does not end", async (t) => {
 const mutual = { ca: authority.ca };
 
 test("with server.tls.ca a client without a certificate, or with another CA's, gets no answer; with one of this CA it does", async (t) => {
-  const { port } = await serve(t, [], mutual);
+  const { port, lines } = await serve(t, [], mutual);
   const without = Client.tls(t, port).send(get("/"));
   const foreign = Client.tls(t, port, stranger.issue()).send(get("/"));
   const known = Client.tls(t, port, authority.issue({ names: ["client"] })).send(get("/"));
   await until(() => without.closed && foreign.closed && known.statuses.length === 1);
   assert.deepEqual([without.received, foreign.received, known.statuses], ["", "", ["200"]]);
+  const told = lines.filter(({ msg }) => msg === "a TLS handshake failed").map((line) => JSON.stringify(line));
+  for (const reason of [/did not return a certificate/, /"certificate":"UNABLE_TO_VERIFY_LEAF_SIGNATURE"/]) assert.ok(told.some((line) => reason.test(line)), told.join("\n"));
 });
 
 const echo: Registration = {
