@@ -176,7 +176,7 @@ const wrong = [
   "", " ", "api ", "a b", "api/", "api/path", "https://api/", "ftp://api", "://api", "api:", "api:0", "api:65536", "api:http", "api:080", "user@api",
   "https://user:s3cret@api", "api.", ".api", "a..b", "*api", "a.*", "*.", "**", "*.*.x", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/x", "10.0.0/8", "10.0.0.0/-1",
   "300.0.0.1", "fd00::/129", "::ffff:10.0.0.0/95", "fe80::1%eth0", "[10.0.0.1]", "[::1", "::1]", "[::1]x", "fd00::/8:3000", "2130706433", "0x7f.1", "*.0.0.1",
-  "api#x", "api?x", "api\\x", "%61pi", "xn--a", "api\0",
+  "api#x", "api?x", "api\\x", "%61pi", "api\0",
 ];
 for (const entry of wrong) {
   test(`the entry ${JSON.stringify(entry)} is refused by name, with the forms that there are`, () => {
