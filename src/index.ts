@@ -15,9 +15,9 @@ export {
   MeshValidationError, ServiceDefinitionError,
 } from "./errors.js";
 
-export type { DatabaseOptions, Host, HostOptions, SecretOptions, ServerOptions, StartOptions } from "./host/host.js";
+export type { DatabaseOptions, Host, HostOptions, SecretOptions, ServerOptions, ServerTlsOptions, StartOptions } from "./host/host.js";
 export type { ActionOptions, EventOptions, ServiceOptions } from "./service/decorators.js";
-export type { MeshOptions } from "./mesh/mesh.js";
+export type { MeshOptions, PeerTlsOptions } from "./mesh/mesh.js";
 export type { AuthOptions } from "./plugins/auth.js";
 export type { Logger, LoggerOptions, LogAttributes, LogLevel } from "./logger.js";
 export type { MeshErrorOptions, ValidationIssue } from "./errors.js";

@@ -1,4 +1,5 @@
 import { createHttpServer } from "../runtime/http-server.js";
+import { readTls } from "../tls.js";
 import { EventDeliveries, toBroadcast } from "./deliveries.js";
 import { openEngines } from "./engines.js";
 import { createEnv } from "./env.js";
@@ -58,7 +59,9 @@ export async function boot(given: BootOptions): Promise<RunningHost> {
 
 async function assemble(given: BootOptions): Promise<RunningHost> {
   const { options, arrangement, nodeId, teardown, state } = given;
-  const { log } = options;
+  const { log, server } = options;
+  // Before anything is opened: a wrong file costs no connection.
+  const tls = server?.tls ? readTls(server.tls, (part) => `option "server.tls.${part}"`) : null;
   const engines = await openEngines(given);
   const deliveries = new EventDeliveries(engines);
   teardown.push("the event handlers", () => deliveries.close());
@@ -68,9 +71,9 @@ async function assemble(given: BootOptions): Promise<RunningHost> {
   health.add("database", () => ({ status: engines.storage.stats().reachable ? "ok" : "degraded" }));
   health.add("bus", () => (engines.bus.live ? { status: "ok" } : { status: "degraded", deliveries: "polling" }));
 
-  if (options.server === null) return { engines, http: null, env, deliveries };
+  if (server === null) return { engines, http: null, env, deliveries };
   const routes = [...arrangement.of("route", "raw-route", "upgrade").map(toHttpRoute), health.route()];
-  const http = createHttpServer({ ...options.server, routes, dispatcher: engines.dispatcher, env, log });
+  const http = createHttpServer({ ...server, tls, routes, dispatcher: engines.dispatcher, env, log });
   teardown.push("the HTTP server", () => http.close(HTTP_GRACE_MS));
   return { engines, http, env, deliveries };
 }

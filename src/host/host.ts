@@ -13,7 +13,7 @@ import type { BootOptions, RunningHost } from "./boot.js";
 import type { HostOptions, ResolvedHostOptions } from "./options.js";
 import type { Arrangement } from "./plugins.js";
 
-export type { DatabaseOptions, HostOptions, SecretOptions, ServerOptions } from "./options.js";
+export type { DatabaseOptions, HostOptions, SecretOptions, ServerOptions, ServerTlsOptions } from "./options.js";
 
 export interface StartOptions {
   /** SIGTERM and SIGINT stop the host; a second one exits at once. Default false. */

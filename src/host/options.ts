@@ -1,6 +1,7 @@
 import { MeshConfigurationError } from "../errors.js";
 import { createLogger } from "../logger.js";
 import { isPostgresUrl, OptionReader } from "./option-reader.js";
+import { TLS_PARTS } from "../tls.js";
 import type { Logger, LoggerOptions, LogLevel } from "../logger.js";
 import type { HttpLimits } from "../runtime/http-server.js";
 import type { SecretSources } from "../runtime/secrets.js";
@@ -19,6 +20,16 @@ export interface DatabaseOptions {
   readonly embedded?: boolean | string | undefined;
 }
 
+/** Each is PEM text, which begins with `-----BEGIN`, or the path of a PEM file. */
+export interface ServerTlsOptions {
+  /** Certificate, with those that lead to its CA after it. */
+  readonly cert: string;
+  /** Without a passphrase. */
+  readonly key: string;
+  /** CAs: clients must show a certificate that one of them has signed. Default: clients need none. */
+  readonly ca?: string | undefined;
+}
+
 export interface ServerOptions {
   /** 0: any free port. Default 3000. */
   readonly port?: number | undefined;
@@ -32,6 +43,8 @@ export interface ServerOptions {
   readonly requestTimeoutMs?: number | undefined;
   /** How long an idle connection stays open, in ms: longer than that of a load balancer in front. Default 72000. */
   readonly keepAliveTimeoutMs?: number | undefined;
+  /** Serves https instead of http. Read when the host starts. */
+  readonly tls?: ServerTlsOptions | undefined;
 }
 
 export type SecretOptions = SecretSources;
@@ -62,6 +75,7 @@ export type ResolvedDatabase = {
 export interface ResolvedServer extends HttpLimits {
   readonly port: number;
   readonly host: string;
+  readonly tls: ServerTlsOptions | null;
 }
 
 /** Checked, with every default filled in. */
@@ -78,7 +92,7 @@ export interface ResolvedHostOptions {
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const HOST_KEYS = ["name", "database", "server", "worker", "secrets", "drainTimeoutMs", "logger"];
 const DATABASE_KEYS = ["url", "listenUrl", "poolSize", "schema", "embedded"];
-const SERVER_KEYS = ["port", "host", "maxBodyBytes", "maxConnections", "requestTimeoutMs", "keepAliveTimeoutMs"];
+const SERVER_KEYS = ["port", "host", "maxBodyBytes", "maxConnections", "requestTimeoutMs", "keepAliveTimeoutMs", "tls"];
 const WORKER_KEYS = ["concurrency", "leaseMs", "maxAttempts", "retryDelayMs", "pollIntervalMs"];
 
 /** Throws `MeshConfigurationError` naming the option, its value and what is expected. */
@@ -148,7 +162,18 @@ function resolveServer(host: OptionReader): ResolvedServer | null {
     maxConnections: read.integer("maxConnections", 10_000, { min: 1, max: 1_000_000 }),
     requestTimeoutMs: read.integer("requestTimeoutMs", 300_000, { min: 1000, max: LONGEST_TIMER_MS }),
     keepAliveTimeoutMs: read.integer("keepAliveTimeoutMs", 72_000, { min: 0, max: LONGEST_TIMER_MS }),
+    tls: resolveTls(read.raw("tls")),
   };
+}
+
+function resolveTls(given: unknown): ServerTlsOptions | null {
+  if (given === undefined) return null;
+  // A string may be the key.
+  if (typeof given === "string") throw new MeshConfigurationError('option "server.tls" must be an object with "cert" and "key"; got a string');
+  const read = new OptionReader("server.tls", given, TLS_PARTS);
+  const [cert, key, ca] = TLS_PARTS.map((part) => read.string(part));
+  if (cert !== undefined && key !== undefined) return { cert, key, ...(ca === undefined ? {} : { ca }) };
+  throw new MeshConfigurationError('option "server.tls" needs both "cert" and "key", each PEM text or the path of a PEM file');
 }
 
 function resolveWorker(given: HostOptions["worker"]): WorkerDefaults {

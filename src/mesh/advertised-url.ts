@@ -20,16 +20,19 @@ export interface BoundServer {
   readonly address: string;
 }
 
-/** `http://{HOSTNAME or hostname}:{bound port}`, but the bound URL where only that can be reached and no HOSTNAME says otherwise. */
+/** `{scheme of the server}://{HOSTNAME or hostname}:{bound port}`, but the bound URL where only that can be reached and no HOSTNAME says otherwise. */
 export function defaultAdvertisedUrl(bound: BoundServer, environment: NodeJS.ProcessEnv = process.env): string {
   const named = environment["HOSTNAME"];
   if (!named && isLoopbackHost(bound.address)) return bound.url;
   const host = named || hostname();
-  return `http://${host.includes(":") ? `[${host}]` : host}:${portOf(bound.url)}`;
+  return `${speaks(bound.url)}//${host.includes(":") ? `[${host}]` : host}:${portOf(bound.url)}`;
 }
 
 /** What keeps peers from calling `url`, with the remedy; null where nothing is known to. */
 export function reachProblem(url: string, bound: BoundServer): string | null {
+  if (speaks(bound.url) === "https:" && speaks(url) === "http:") {
+    return `the HTTP server speaks https, but the mesh node advertises ${url}, where peers would speak http to it; correct advertisedUrl`;
+  }
   const boundToLoopback = isLoopbackHost(bound.address);
   if (isLoopback(url)) return `mesh node advertises a loopback address: peers on other machines cannot reach it; set ${boundToLoopback ? "server.host and advertisedUrl" : "advertisedUrl"}`;
   if (boundToLoopback) return `the HTTP server is bound to the loopback address ${bound.address}, but the mesh node advertises ${url}, where peers may not reach it; set server.host, or advertisedUrl`;
@@ -68,6 +71,10 @@ function portOf(url: string): string {
   const { port, protocol } = new URL(url);
   if (port !== "") return port;
   return protocol === "https:" ? "443" : "80";
+}
+
+function speaks(url: string): string {
+  return new URL(url).protocol;
 }
 
 function isLoopback(url: string): boolean {

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
+import type { AllowedPeers } from "./allowed-peers.js";
 import { PeerCache } from "./peer-cache.js";
 import { within } from "../pipeline/time-limit.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
@@ -22,6 +23,8 @@ export interface DiscoveryOptions {
   readonly offlineAfterMs: number;
   /** False for a local-only mesh. */
   readonly calls: boolean;
+  /** Null: every peer may be called. */
+  readonly allowed: AllowedPeers | null;
   readonly log: Logger;
   /** A peer has left the cache. */
   readonly onGone: (nodeId: string) => void;

@@ -7,7 +7,7 @@ import type { MeshOptions } from "./options.js";
 import type { ExecuteRequest } from "./rpc-server.js";
 import type { Plugin, Registration, ScopedContext } from "../contract/registration.js";
 
-export type { MeshOptions } from "./options.js";
+export type { MeshOptions, PeerTlsOptions } from "./options.js";
 
 /**
  * One node of a mesh as a plugin: `ctx.mesh`, `host.mesh`, the services, and the node's place in the registry. Throws

@@ -3,6 +3,7 @@ import { MeshConfigurationError, MeshError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { defaultAdvertisedUrl, fillBoundPort, isResolvable, reachProblem } from "./advertised-url.js";
 import { Discovery } from "./discovery.js";
+import { isAllowedHere } from "./guarded-lookup.js";
 import { INFO_EVENTS, INFO_PATTERN, readHint } from "./info-events.js";
 import { Presence } from "./presence.js";
 import { Registry } from "./registry.js";
@@ -148,13 +149,13 @@ export class MeshNode implements Reachability {
   }
 
   #open(env: HostEnv): RunningMesh {
-    const { transport, rpcPath, heartbeatMs, offlineAfterMs, meta } = this.options;
+    const { transport, rpcPath, heartbeatMs, offlineAfterMs, meta, allowedPeers: allowed } = this.options;
     const calls = transport === "http";
     const limitMs = Math.min(QUERY_LIMIT_MS.most, Math.max(QUERY_LIMIT_MS.least, heartbeatMs));
     const registry = new Registry(env.storage, limitMs);
     const log = env.log.child({ component: "mesh" });
     const { nodeId, outbox } = env;
-    const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, log, onGone: (peer) => wire.drop(peer) });
+    const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, allowed, log, onGone: (peer) => wire.drop(peer) });
     const presence = new Presence({ registry, outbox, nodeId, heartbeatMs, transport, rpcPath, meta, log, services: () => this.services.infos() });
     const wire = openWire({ env, options: this.options, local: this.services, directory: discovery, cpuLoad: () => presence.cpuLoad });
     const stopListening = env.bus.subscribe(INFO_PATTERN, (event) => this.#onInfo(event, discovery));
@@ -181,6 +182,7 @@ export class MeshNode implements Reachability {
     const problem = reachProblem(url, bound);
     if (problem !== null) env.log.warn(problem, { advertisedUrl: url });
     void this.#warnUnlessResolvable(url, env);
+    void this.#warnUnlessAllowed(url, env);
     return url;
   }
 
@@ -188,6 +190,12 @@ export class MeshNode implements Reachability {
   async #warnUnlessResolvable(url: string, env: HostEnv): Promise<void> {
     if ((await isResolvable(url)) || this.#ended) return;
     env.log.warn("mesh node advertises a name that does not resolve on this machine: where it does not on the others either, peers cannot call it; set advertisedUrl or HOSTNAME", { advertisedUrl: url });
+  }
+
+  async #warnUnlessAllowed(url: string, env: HostEnv): Promise<void> {
+    const allowed = this.options.allowedPeers;
+    if (allowed === null || (await isAllowedHere(allowed, url)) || this.#ended) return;
+    env.log.warn("mesh node advertises an address that its own allowedPeers does not allow: peers with the same list do not call it", { advertisedUrl: url });
   }
 
   #health(): HealthReport {

@@ -1,11 +1,14 @@
 import { MeshConfigurationError } from "../errors.js";
+import { TLS_PARTS } from "../tls.js";
 import { isNormalPath, parseAdvertisedUrl } from "./advertised-url.js";
+import { AllowedPeers } from "./allowed-peers.js";
 import { STRATEGY_NAMES } from "./balancing.js";
 import { checkMeta, DEFAULT_RPC_PATH } from "./metadata.js";
 import { refuseUnknownKeys } from "./option-names.js";
 import type { CallMiddleware, ServiceSource, Strategy } from "../contract/mesh-client.js";
 import type { Meta } from "../contract/context.js";
 import type { Class } from "../contract/descriptor.js";
+import type { TlsPartName } from "../tls.js";
 
 export interface MeshOptions {
   /** Classes, instances and definitions; at least one. */
@@ -14,7 +17,7 @@ export interface MeshOptions {
   readonly transport?: "http" | "local-only";
   /**
    * Where peers reach this node; http or https. Port 0 stands for the bound port. Default: the environment variable
-   * `CHIMPBASE_MESH_ADVERTISED_URL`, else `http://{HOSTNAME or hostname}:{bound port}`, or the bound address where the server is bound to
+   * `CHIMPBASE_MESH_ADVERTISED_URL`, else `{http or https}://{HOSTNAME or hostname}:{bound port}`, or the bound address where the server is bound to
    * loopback and `HOSTNAME` is not set.
    */
   readonly advertisedUrl?: string;
@@ -44,9 +47,27 @@ export interface MeshOptions {
   readonly errors?: readonly Class<Error>[];
   /** Largest RPC request body, in bytes. Default 1048576. */
   readonly maxBodyBytes?: number;
+  /** How this node calls https peers. Certificates and names are always verified. */
+  readonly tls?: PeerTlsOptions;
+  /**
+   * Where this node sends calls, and the token with them: host names (`"api"`, `"*.mesh.internal"`, `"*"` for any), addresses and CIDRs
+   * (`"10.0.0.0/8"`, `"fd00::/8"`), each with scheme and port where they matter (`"https://api:3000"`). A name that matches none is
+   * called only at addresses in these CIDRs. Default: every http and https URL.
+   */
+  readonly allowedPeers?: readonly string[];
 }
 
-type Optional = "advertisedUrl" | "meshToken" | "resolve";
+/** Each is PEM text, which begins with `-----BEGIN`, or the path of a PEM file, read when the host starts. */
+export interface PeerTlsOptions {
+  /** CAs that peers' certificates must come from, in place of the public ones. */
+  readonly ca?: string;
+  /** Certificate that this node shows, where peers ask for one. Goes with `key`. */
+  readonly cert?: string;
+  /** Without a passphrase. */
+  readonly key?: string;
+}
+
+type Optional = "advertisedUrl" | "meshToken" | "resolve" | "allowedPeers";
 
 /** Checked, with every default filled in. */
 export interface ResolvedMeshOptions extends Required<Omit<MeshOptions, Optional>> {
@@ -55,6 +76,8 @@ export interface ResolvedMeshOptions extends Required<Omit<MeshOptions, Optional
   /** Names of secrets; empty for `"local-only"`. */
   readonly tokenSecrets: readonly string[];
   readonly resolve: MeshOptions["resolve"];
+  /** Null: every peer. */
+  readonly allowedPeers: AllowedPeers | null;
 }
 
 const URL_VARIABLE = "CHIMPBASE_MESH_ADVERTISED_URL";
@@ -62,7 +85,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const TRANSPORTS = ["http", "local-only"] as const;
 const KNOWN: readonly (keyof MeshOptions)[] = [
   "services", "transport", "advertisedUrl", "meshToken", "rpcPath", "heartbeatMs", "offlineAfterMs", "gcAfterMs",
-  "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes",
+  "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes", "tls", "allowedPeers",
 ];
 
 /** Throws `MeshConfigurationError` that names the option, its value and the way out. */
@@ -85,7 +108,31 @@ export function resolveMeshOptions(given: MeshOptions, environment: NodeJS.Proce
     resolve: checkResolve(given.resolve),
     errors: checkErrorClasses(given.errors ?? []),
     maxBodyBytes: wholeNumber("maxBodyBytes", given.maxBodyBytes ?? 1024 * 1024, 1),
+    tls: checkTls(given.tls ?? {}),
+    allowedPeers: checkAllowedPeers(given.allowedPeers),
   };
+}
+
+export const tlsPartName: TlsPartName = (part) => `mesh option tls.${part}`;
+
+/** Values are in no message: a key may be among them. */
+function checkTls(tls: unknown): PeerTlsOptions {
+  if (typeof tls !== "object" || tls === null) throw new MeshConfigurationError("mesh option tls must be an object with ca, or with cert and key");
+  refuseUnknownKeys("option of mesh option tls", tls, TLS_PARTS);
+  const parts = tls as Readonly<Record<string, unknown>>;
+  const given = TLS_PARTS.filter((part) => parts[part] !== undefined);
+  for (const part of given) {
+    if (typeof parts[part] !== "string" || parts[part] === "") throw new MeshConfigurationError(`${tlsPartName(part)} must be PEM text or the path of a PEM file`);
+  }
+  if (given.includes("cert") !== given.includes("key")) throw new MeshConfigurationError("mesh options tls.cert and tls.key go together: give both or none");
+  return Object.fromEntries(given.map((part) => [part, parts[part]]));
+}
+
+function checkAllowedPeers(entries: unknown): AllowedPeers | null {
+  if (entries === undefined) return null;
+  if (!Array.isArray(entries) || entries.length === 0) return refuse("allowedPeers", entries, "list host names, addresses and CIDRs, or leave it out to allow every peer");
+  for (const entry of entries as unknown[]) if (typeof entry !== "string") refuse("allowedPeers", entry, "list strings");
+  return new AllowedPeers(entries as string[]);
 }
 
 function checkServices(services: unknown): readonly ServiceSource[] {

@@ -1,5 +1,6 @@
 import { now } from "../pipeline/deadline.js";
 import { ActionIndex } from "./action-index.js";
+import type { AllowedPeers } from "./allowed-peers.js";
 import { Hearing } from "./hearing.js";
 import { KnownPeer } from "./peer.js";
 import { Suspicion } from "./suspicion.js";
@@ -17,6 +18,8 @@ export interface PeerCacheOptions {
   readonly offlineAfterMs: number;
   /** False for a local-only mesh, which sees peers but calls none. */
   readonly calls: boolean;
+  /** Null: every peer may be called. */
+  readonly allowed: AllowedPeers | null;
   readonly log: Logger;
   /** What can be called has changed. */
   readonly onChange: () => void;
@@ -136,7 +139,7 @@ export class PeerCache implements NodeDirectory {
   #add(row: NodeRow, services: ServicesRow | undefined): void {
     // Deleted or replaced between the two reads: the next one will tell.
     if (services === undefined && row.servicesHash !== null) return;
-    const peer = new KnownPeer(row, services, this.#warn);
+    const peer = new KnownPeer(row, services, this.#warn, this.#options.allowed);
     this.#peers.set(row.nodeId, peer);
     this.#list = null;
     this.#options.log.info("mesh peer found", { peer: row.nodeId, url: peer.offer?.candidate.advertisedUrl ?? null });

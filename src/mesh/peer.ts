@@ -1,4 +1,5 @@
 import { parseAdvertisedUrl } from "./advertised-url.js";
+import type { AllowedPeers } from "./allowed-peers.js";
 import { readPolicies } from "./declared-policy.js";
 import { isObject } from "./json-object.js";
 import { parseMetadata } from "./metadata.js";
@@ -10,6 +11,7 @@ import type { NodeRow, ServicesRow } from "./registry.js";
 import type { Peer, ServiceInfo } from "../contract/mesh-client.js";
 
 const LONGEST_NAME = 512;
+const LONGEST_SHOWN = 200;
 const NO_METADATA: PeerMetadata = { user: {}, rev: null, rpcPath: null, localOnly: false, draining: false, cpuLoad: 0 };
 
 /** Told once per change of a row, since rows are parsed only when they change. */
@@ -29,6 +31,7 @@ class PeerCandidate implements Candidate {
 export class KnownPeer {
   readonly nodeId: string;
   readonly #warn: PeerWarning;
+  readonly #allowed: AllowedPeers | null;
   #row: NodeRow;
   #metadata: PeerMetadata = NO_METADATA;
   #url: string | null = null;
@@ -39,9 +42,11 @@ export class KnownPeer {
   #candidate: PeerCandidate | null = null;
   #view: Peer | null = null;
 
-  constructor(row: NodeRow, services: ServicesRow | undefined, warn: PeerWarning) {
+  /** `allowed` null: every peer may be called. */
+  constructor(row: NodeRow, services: ServicesRow | undefined, warn: PeerWarning, allowed: AllowedPeers | null) {
     this.nodeId = row.nodeId;
     this.#warn = warn;
+    this.#allowed = allowed;
     this.#row = row;
     this.#readUrl();
     this.#readMetadata();
@@ -87,9 +92,15 @@ export class KnownPeer {
 
   #readUrl(): void {
     const { advertisedUrl } = this.#row;
-    const parsed = advertisedUrl === null ? { url: null } : parseAdvertisedUrl(advertisedUrl);
+    const parsed = advertisedUrl === null ? { url: null } : this.#parseUrl(advertisedUrl);
     if ("fault" in parsed) this.#warn(this.nodeId, `its advertised_url cannot be used: ${parsed.fault}; it is not called`);
     this.#url = "url" in parsed ? parsed.url : null;
+  }
+
+  #parseUrl(advertisedUrl: string): ReturnType<typeof parseAdvertisedUrl> {
+    const parsed = parseAdvertisedUrl(advertisedUrl);
+    if ("fault" in parsed || this.#allowed === null || this.#allowed.judge(parsed.url) !== "refused") return parsed;
+    return { fault: `allowedPeers has no entry for ${parsed.url.slice(0, LONGEST_SHOWN)}` };
   }
 
   #readMetadata(): void {

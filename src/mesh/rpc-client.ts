@@ -1,11 +1,16 @@
+import type { LookupFunction } from "node:net";
 import { Pool } from "undici";
 import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
+import type { TlsTexts } from "../tls.js";
 import { now } from "../pipeline/deadline.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import type { CancellationView, DeadlineView } from "../contract/registration.js";
 import { baseOf } from "./advertised-url.js";
+import type { AllowedPeers } from "./allowed-peers.js";
+import { connectionFailure } from "./connect-failure.js";
 import type { Candidate } from "./directory.js";
 import type { ErrorReviver } from "./error-revival.js";
+import { guardedLookup } from "./guarded-lookup.js";
 import { readAnswer } from "./rpc-answer.js";
 import { CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
@@ -30,9 +35,13 @@ export interface RpcClientOptions {
   readonly maxPending?: number;
   /** Default 2000. */
   readonly connectTimeoutMs?: number;
+  /** For https peers. Default: the public CAs, and no certificate of this node. */
+  readonly tls?: TlsTexts;
+  /** Default null: every peer. */
+  readonly allowed?: AllowedPeers | null;
 }
 
-const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, connections: 64, maxPending: 4096, connectTimeoutMs: 2000 };
+const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, connections: 64, maxPending: 4096, connectTimeoutMs: 2000, tls: {}, allowed: null };
 
 /** A call that had less time than this proves nothing about the peer that did not answer it. */
 const TELLING_WAIT_MS = 50;
@@ -130,10 +139,22 @@ class RpcClient implements RpcTransport {
       this.#options.suspect(nodeId);
       throw markUndelivered(new MeshCallError(`mesh peer ${nodeId} advertises an address that is no http(s) URL: ${advertisedUrl} ${rpcPath}`, { nodeId }));
     }
-    const { connections, connectTimeoutMs } = this.#options;
+    const lookup = this.#lookupFor(candidate, url);
+    const { connections, connectTimeoutMs, tls } = this.#options;
+    const connect = { ...tls, ...lookup, timeout: connectTimeoutMs, minVersion: "TLSv1.2", rejectUnauthorized: true } as const;
     // The deadline of each call is what limits it: undici's own timeouts are off.
-    const pool = new Pool(url.origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, connect: { timeout: connectTimeoutMs } });
+    const pool = new Pool(url.origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, connect });
     return { nodeId, advertisedUrl, rpcPath, path: url.pathname + url.search, pool, pending: 0, lastAnswerAt: -Infinity };
+  }
+
+  /** The directory leaves out peers that are refused: here is the last look before anything is sent. */
+  #lookupFor({ nodeId }: Candidate, url: URL): { readonly lookup?: LookupFunction } {
+    const { allowed } = this.#options;
+    const verdict = allowed === null ? "allowed" : allowed.judge(url.href);
+    if (verdict === "allowed" || allowed === null) return {};
+    if (verdict === "by-address") return { lookup: guardedLookup(allowed, url.href) };
+    this.#options.suspect(nodeId);
+    throw markUndelivered(new MeshCallError(`mesh peer ${nodeId} advertises an address that mesh option allowedPeers does not allow: ${url.origin}`, { nodeId }));
   }
 
   #exchange(peer: PeerConnections, headers: string[], body: string, cancellation: CancellationView): Promise<RawAnswer> {
@@ -172,11 +193,8 @@ class RpcClient implements RpcTransport {
 
   #failure(peer: PeerConnections, cause: Error, sent: boolean): Error {
     if (cause instanceof MeshError) return cause;
-    const { nodeId } = peer;
-    this.#options.suspect(nodeId);
-    const reason = cause.message || (cause as NodeJS.ErrnoException).code || cause.name;
-    if (sent) return new MeshCallError(`mesh peer ${nodeId} dropped the connection before it answered: ${reason}`, { nodeId, cause });
-    return markUndelivered(new MeshCallError(`mesh peer ${nodeId} at ${peer.advertisedUrl} cannot be reached: ${reason}`, { nodeId, cause }));
+    this.#options.suspect(peer.nodeId);
+    return connectionFailure(peer, cause, sent);
   }
 }
 

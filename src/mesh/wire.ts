@@ -1,6 +1,8 @@
 import { MeshConfigurationError } from "../errors.js";
+import { readTls } from "../tls.js";
 import { TimerWheel } from "../pipeline/timer-wheel.js";
 import { createCaller } from "./call.js";
+import { tlsPartName } from "./options.js";
 import { createErrorReviver } from "./error-revival.js";
 import { createRpcClient } from "./rpc-client.js";
 import { createRpcServer } from "./rpc-server.js";
@@ -27,7 +29,7 @@ export interface Wire {
   close(): Promise<void>;
 }
 
-/** Throws `MeshConfigurationError` naming the secret that is missing. */
+/** Throws `MeshConfigurationError` naming the secret that is missing, or the part of `tls` that is wrong. */
 export function openWire({ env, options, local, directory, cpuLoad }: WireOptions): Wire {
   const { nodeId, dispatcher } = env;
   const { defaultTimeoutMs, maxBodyBytes } = options;
@@ -40,6 +42,8 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
     suspect: (peer, drains) => directory.suspect(peer, drains),
     revive: createErrorReviver(options.errors),
     maxBodyBytes,
+    tls: readTls(options.tls, tlsPartName),
+    allowed: options.allowedPeers,
   });
   const caller = createCaller({
     nodeId, dispatcher, local, directory, transport, wheel, cpuLoad,

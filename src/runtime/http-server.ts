@@ -1,4 +1,3 @@
-import { createServer } from "node:http";
 import { MeshCancelledError, MeshConfigurationError, MeshError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
@@ -6,12 +5,14 @@ import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import { answerError, answerJson } from "./http-errors.js";
 import { Pipelines } from "./http-pipeline.js";
 import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
+import { createNodeServer } from "./node-server.js";
 import { toWebRequest } from "./web-request.js";
 import { sendWebResponse } from "./web-response.js";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "../logger.js";
 import type { Upgrade } from "./http-upgrade.js";
+import type { ServerTls } from "./node-server.js";
 import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
 
 const LONGEST_CHECK_MS = 30_000;
@@ -35,6 +36,8 @@ export interface HttpServerOptions extends HttpLimits {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
+  /** Null: plain HTTP. */
+  readonly tls: ServerTls | null;
   /** Asked in this order. */
   readonly routes: readonly HttpRoute[];
   readonly dispatcher: Dispatcher;
@@ -98,20 +101,22 @@ class NodeHttpServer implements HttpServer {
   constructor(options: HttpServerOptions) {
     this.#options = options;
     this.#protocols = new Set(options.routes.flatMap((route) => (route.kind === "upgrade" ? [route.protocol.toLowerCase()] : [])));
-    this.#server = createServer({
+    const limits = {
       requestTimeout: options.requestTimeoutMs,
       keepAliveTimeout: options.keepAliveTimeoutMs,
       // How late a request over its time may be noticed.
       connectionsCheckingInterval: Math.min(LONGEST_CHECK_MS, options.requestTimeoutMs),
-    });
+    };
+    this.#server = createNodeServer(limits, options.tls, options.log);
     this.#server.maxConnections = options.maxConnections;
     this.#server.on("request", (request, response) => void this.#handle(request, response, undefined));
+    // Over TLS too this is the bare socket, with which the encrypted one ends: handshakes under way are known as well.
     this.#server.on("connection", (socket: Socket) => this.#track(socket));
     if (this.#protocols.size > 0) this.#server.on("upgrade", (request, socket: Socket, head) => this.#onUpgrade(request, socket, head));
   }
 
   async listen(): Promise<string> {
-    const { host, port, log } = this.#options;
+    const { host, port, tls, log } = this.#options;
     await new Promise<void>((resolve, reject) => {
       const fail = (error: Error): void => reject(bindError(error, host, port));
       this.#server.once("error", fail);
@@ -123,7 +128,7 @@ class NodeHttpServer implements HttpServer {
     });
     const bound = this.#server.address() as AddressInfo;
     this.#address = bound.address;
-    return (this.#url = boundUrl(bound));
+    return (this.#url = boundUrl(tls === null ? "http" : "https", bound));
   }
 
   get address(): string | null {
@@ -274,9 +279,9 @@ function bindError(cause: Error, host: string, port: number): MeshConfigurationE
 }
 
 /** A URL under which this machine reaches the server: where it is bound to all addresses, by the loopback one. */
-function boundUrl({ address, port }: AddressInfo): string {
+function boundUrl(scheme: string, { address, port }: AddressInfo): string {
   const host = address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : address;
-  return `http://${bracketed(host)}:${port}`;
+  return `${scheme}://${bracketed(host)}:${port}`;
 }
 
 function bracketed(host: string): string {

@@ -1,4 +1,5 @@
 import { ServerResponse } from "node:http";
+import { TLSSocket } from "node:tls";
 import type { IncomingMessage, Server } from "node:http";
 import type { Socket } from "node:net";
 
@@ -38,7 +39,8 @@ export function reinject(server: Server, request: IncomingMessage, socket: Socke
     if (value !== "") lines.push(`${name}: ${value}`);
   }
   socket.unshift(Buffer.concat([Buffer.from(lines.join("\r\n") + "\r\n\r\n", "latin1"), head]));
-  server.emit("connection", socket);
+  // An HTTPS server takes "connection" for a handshake to come.
+  server.emit(socket instanceof TLSSocket ? "secureConnection" : "connection", socket);
 }
 
 function withoutUpgrade(name: string, value: string): string {

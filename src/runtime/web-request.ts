@@ -27,7 +27,7 @@ export function requestUrl(request: IncomingMessage, localUrl: string): URL {
   const path = originForm(request.url ?? "/");
   const host = request.headers.host ?? "";
   // Joined as text: `new URL("//x/y", base)` would take x for a host.
-  const claimed = HOST_HEADER.test(host) ? tryUrl(`http://${host}${path}`) : null;
+  const claimed = HOST_HEADER.test(host) ? tryUrl(`${localUrl.slice(0, localUrl.indexOf("//"))}//${host}${path}`) : null;
   return claimed ?? tryUrl(localUrl + path) ?? new URL(localUrl);
 }
 

@@ -1,4 +1,5 @@
 import { MeshConfigurationError, MeshError, toError } from "../errors.js";
+import { isCertificateError } from "../tls.js";
 
 /** SQLSTATEs with which the server says that it cannot serve this connection: shutting down, starting up, no free slot. */
 const SERVER_UNAVAILABLE = new Set(["57P01", "57P02", "57P03", "57P05", "53300"]);
@@ -27,7 +28,21 @@ export function connectFailure(option: string, cause: unknown): MeshError {
   if (SERVER_REFUSES.has(sqlState(cause) ?? "") || lacksPassword(cause)) {
     return new MeshConfigurationError(`${option}: Postgres refuses the connection: ${toError(cause).message}`, { cause });
   }
+  const fault = tlsFault(cause);
+  if (fault !== null) return new MeshConfigurationError(`${option}: ${fault}`, { cause });
   return databaseUnavailable("Postgres cannot be reached", cause);
+}
+
+/** What is wrong with TLS and stays wrong, with the part of the URL that changes it; else null. */
+function tlsFault(cause: unknown): string | null {
+  const { code, syscall, message } = toError(cause) as NodeJS.ErrnoException;
+  if (isCertificateError(cause)) {
+    return `the certificate of Postgres is refused (${String(code)}): ${message}; sslrootcert in the URL names the file of its CA, and the host in the URL must be one that the certificate names`;
+  }
+  // Of all that connecting does, only the files of sslrootcert, sslcert and sslkey are opened.
+  if (syscall === "open" || syscall === "read") return `a file that sslrootcert, sslcert or sslkey in the URL names cannot be read: ${message}`;
+  if (/server does not support SSL/.test(message)) return "Postgres does not offer TLS, which sslmode in the URL demands: turn ssl on in the server, or leave sslmode out on a network that is private";
+  return null;
 }
 
 /** The driver's error where the server asks for a password and the URL has none. */

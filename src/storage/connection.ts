@@ -1,4 +1,4 @@
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import pg from "pg";
 import type { Row } from "../contract/storage.js";
@@ -26,8 +26,9 @@ const GOODBYE_MS = 1_000;
 /** A connection idle for longer may have been closed by the server without our having read so yet. */
 const STALE_AFTER_MS = 100;
 
-export function createClient({ url, applicationName }: ConnectionConfig): pg.Client {
+export function createClient({ url, applicationName }: ConnectionConfig, socket = new Socket()): pg.Client {
   const client = new pg.Client({
+    stream: () => socket,
     connectionString: url,
     application_name: applicationName,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
@@ -57,6 +58,8 @@ export function endClient(client: pg.Client): Promise<void> {
 /** One connection of the pool, and whether it still is one. */
 export class PooledConnection {
   readonly #client: pg.Client;
+  /** Below the encryption, where there is one. */
+  readonly #socket: Socket;
   readonly #onLost: (connection: PooledConnection) => void;
   #lost = false;
   #silent = false;
@@ -64,8 +67,9 @@ export class PooledConnection {
   #touching: Promise<void> | undefined;
   #idleSince = 0;
 
-  private constructor(client: pg.Client, onLost: (connection: PooledConnection) => void) {
+  private constructor(client: pg.Client, socket: Socket, onLost: (connection: PooledConnection) => void) {
     this.#client = client;
+    this.#socket = socket;
     this.#onLost = onLost;
     client.on("error", () => this.#lose());
     client.on("end", () => this.#lose());
@@ -73,10 +77,11 @@ export class PooledConnection {
 
   /** `onLost` is called once, when an open connection has turned out to be dead. */
   static async open(config: ConnectionConfig, onLost: (connection: PooledConnection) => void): Promise<PooledConnection> {
-    const client = createClient(config);
+    const socket = new Socket();
+    const client = createClient(config, socket);
     try {
       await client.connect();
-      return new PooledConnection(client, onLost);
+      return new PooledConnection(client, socket, onLost);
     } catch (error) {
       client.connection.stream.destroy();
       throw error;
@@ -139,13 +144,12 @@ export class PooledConnection {
 
   /** Drops what the kernel has not delivered: a statement must not be executed when the network is back, after later ones. */
   #reset(): void {
-    const stream = this.#client.connection.stream as Socket;
     try {
       // Node spins for ever at its exit where a socket was reset that was being shut down (seen with 20.20 and 24).
-      if (stream.writableEnded) this.destroy();
-      else stream.resetAndDestroy();
+      if (this.#socket.writableEnded) this.destroy();
+      else this.#socket.resetAndDestroy();
     } catch {
-      // Neither TLS nor Unix sockets can.
+      // Unix sockets cannot.
       this.destroy();
     }
   }

@@ -4,7 +4,7 @@ import type pg from "pg";
 import { backOffMs } from "../back-off.js";
 import type { Listener, ListenerHandlers } from "../contract/storage.js";
 import type { Logger } from "../logger.js";
-import { toError } from "../errors.js";
+import { MeshConfigurationError, toError } from "../errors.js";
 import { createClient, endClient } from "./connection.js";
 import { connectFailure } from "./connection-errors.js";
 import { quoteIdentifier } from "./names.js";
@@ -79,6 +79,7 @@ export class PostgresListener implements Listener {
 
   /** Null once closed. */
   async #reconnect(): Promise<Connected | null> {
+    let told = false;
     for (let tries = 1; !this.#closed; tries++) {
       await this.#sleep(backOffMs(tries));
       if (this.#closed) return null;
@@ -86,6 +87,10 @@ export class PostgresListener implements Listener {
         return await this.#connect();
       } catch (error) {
         this.#options.log.debug("the LISTEN connection cannot be made yet", { err: toError(error) });
+        const failure = connectFailure("database.listenUrl", error);
+        // Such as an expired certificate: it may take somebody to act, so once in an outage it is said aloud.
+        if (!told && failure instanceof MeshConfigurationError) this.#options.log.warn(failure.message);
+        told ||= failure instanceof MeshConfigurationError;
       }
     }
     return null;

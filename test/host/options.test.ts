@@ -20,7 +20,7 @@ test("every default is filled in", () => {
   assert.deepEqual(options, {
     name: "host",
     database: { poolSize: 10, schema: "public", embedded: null, url: URL, listenUrl: null },
-    server: { port: 3000, host: "127.0.0.1", maxBodyBytes: 10_485_760, maxConnections: 10_000, requestTimeoutMs: 300_000, keepAliveTimeoutMs: 72_000 },
+    server: { port: 3000, host: "127.0.0.1", maxBodyBytes: 10_485_760, maxConnections: 10_000, requestTimeoutMs: 300_000, keepAliveTimeoutMs: 72_000, tls: null },
     worker: { concurrency: 10, leaseMs: 30_000, maxAttempts: 5, retryDelayMs: 1_000, pollIntervalMs: 1_000 },
     secrets: { values: {} },
     drainTimeoutMs: 20_000,

@@ -35,6 +35,8 @@ test("defaults are those of the contract", () => {
     meta: {},
     errors: [],
     maxBodyBytes: 1_048_576,
+    tls: {},
+    allowedPeers: null,
   });
 });
 

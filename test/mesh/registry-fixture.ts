@@ -37,7 +37,7 @@ export class RegistryFixture implements AsyncDisposable {
 
   discovery(options: Partial<DiscoveryOptions> = {}): Discovery {
     const discovery = new Discovery({
-      registry: this.registry(), nodeId: "self", heartbeatMs: 10_000, offlineAfterMs: 30_000, calls: true, log: this.log,
+      registry: this.registry(), nodeId: "self", heartbeatMs: 10_000, offlineAfterMs: 30_000, calls: true, allowed: null, log: this.log,
       onGone: () => undefined, ...options,
     });
     this.#discoveries.push(discovery);
