@@ -20,8 +20,6 @@ const LONGEST_CHECK_MS = 5_000;
 /** A request with more header lines is refused. Node by itself drops what is over its limit, which a guard would never see. */
 const MOST_HEADERS = 200;
 
-const TOO_MANY_HEADERS = { ok: false, error: `a request may have ${MOST_HEADERS} header lines at most` };
-
 export interface HttpLimits {
   readonly maxBodyBytes: number;
   readonly maxConnections: number;
@@ -170,7 +168,8 @@ class NodeHttpServer implements HttpServer {
 
   async #handle(request: IncomingMessage, response: ServerResponse, upgrade: Upgrade | undefined): Promise<void> {
     const exchange = this.#begin(request, response);
-    if (request.rawHeaders.length > 2 * MOST_HEADERS) return this.#refusals.answer(response, 431, TOO_MANY_HEADERS);
+    const fault = faultOfHead(request);
+    if (fault !== null) return this.#refusals.answer(response, fault.status, { ok: false, error: fault.error });
     try {
       for (const route of this.#options.routes) if (await this.#offer(route, exchange, upgrade)) return;
       answerJson(response, 404, { ok: false, error: "not found" });
@@ -267,6 +266,14 @@ function serverLimits({ requestTimeoutMs, headersTimeoutMs, maxHeaderBytes, keep
     // Said here, so that no flag of the process can switch it on.
     insecureHTTPParser: false,
   };
+}
+
+/** Why no route is to see a request that Node's parser has let through. */
+function faultOfHead({ rawHeaders, httpVersionMajor }: IncomingMessage): { readonly status: number; readonly error: string } | null {
+  if (rawHeaders.length > 2 * MOST_HEADERS) return { status: 431, error: `a request may have ${MOST_HEADERS} header lines at most` };
+  // Written in the text of HTTP/1, it is a mistake, or meant for a proxy that reads it otherwise.
+  if (httpVersionMajor !== 1) return { status: 505, error: "only HTTP/1.0 and HTTP/1.1 are spoken here" };
+  return null;
 }
 
 /** A body that its route has read in part would hold up the next request of the connection. */
