@@ -1,4 +1,5 @@
-import { MeshConfigurationError } from "../errors.js";
+import { MeshConfigurationError, toError } from "../errors.js";
+import { publicMessage } from "../public-message.js";
 import { answerJson } from "../runtime/http-errors.js";
 import type { HealthReport, RawRouteRegistration } from "../contract/registration.js";
 
@@ -51,6 +52,6 @@ function run(check: () => HealthReport): HealthReport {
   try {
     return check();
   } catch (error) {
-    return { status: "failing", error: error instanceof Error ? error.message : String(error) };
+    return { status: "failing", error: publicMessage(toError(error)) };
   }
 }

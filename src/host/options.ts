@@ -41,6 +41,13 @@ export interface ServerOptions {
   readonly maxConnections?: number | undefined;
   /** Longest time for receiving one request whole, in ms. Default 300000. */
   readonly requestTimeoutMs?: number | undefined;
+  /**
+   * Longest time for receiving the head of a request, and for a fresh connection to send its first, in ms; at most
+   * `requestTimeoutMs`. A connection over it is closed within a quarter more. Default 10000.
+   */
+  readonly headersTimeoutMs?: number | undefined;
+  /** Largest head of a request (target and headers), in bytes; more is answered with 431. Default 16384. */
+  readonly maxHeaderBytes?: number | undefined;
   /** How long an idle connection stays open, in ms: longer than that of a load balancer in front. Default 72000. */
   readonly keepAliveTimeoutMs?: number | undefined;
   /** Serves https instead of http. Read when the host starts. */
@@ -92,7 +99,7 @@ export interface ResolvedHostOptions {
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const HOST_KEYS = ["name", "database", "server", "worker", "secrets", "drainTimeoutMs", "logger"];
 const DATABASE_KEYS = ["url", "listenUrl", "poolSize", "schema", "embedded"];
-const SERVER_KEYS = ["port", "host", "maxBodyBytes", "maxConnections", "requestTimeoutMs", "keepAliveTimeoutMs", "tls"];
+const SERVER_KEYS = ["port", "host", "maxBodyBytes", "maxConnections", "requestTimeoutMs", "headersTimeoutMs", "maxHeaderBytes", "keepAliveTimeoutMs", "tls"];
 const WORKER_KEYS = ["concurrency", "leaseMs", "maxAttempts", "retryDelayMs", "pollIntervalMs"];
 
 /** Throws `MeshConfigurationError` naming the option, its value and what is expected. */
@@ -161,6 +168,8 @@ function resolveServer(host: OptionReader): ResolvedServer | null {
     maxBodyBytes: read.integer("maxBodyBytes", 10 * 1024 * 1024, { min: 0, max: Number.MAX_SAFE_INTEGER }),
     maxConnections: read.integer("maxConnections", 10_000, { min: 1, max: 1_000_000 }),
     requestTimeoutMs: read.integer("requestTimeoutMs", 300_000, { min: 1000, max: LONGEST_TIMER_MS }),
+    headersTimeoutMs: read.integer("headersTimeoutMs", 10_000, { min: 100, max: LONGEST_TIMER_MS }),
+    maxHeaderBytes: read.integer("maxHeaderBytes", 16 * 1024, { min: 1024, max: 1024 * 1024 }),
     keepAliveTimeoutMs: read.integer("keepAliveTimeoutMs", 72_000, { min: 0, max: LONGEST_TIMER_MS }),
     tls: resolveTls(read.raw("tls")),
   };

@@ -1,4 +1,5 @@
 import { MeshError, toError } from "../errors.js";
+import { publicMessage } from "../public-message.js";
 
 const LONGEST_MESSAGE = 64 * 1024;
 const LONGEST_STACK = 16 * 1024;
@@ -8,7 +9,7 @@ const LONGEST_DATA = 64 * 1024;
 export interface ErrorOrigin {
   /** Node on which the error arose, unless it says otherwise itself. */
   readonly nodeId: string;
-  /** Whether stacks may leave the process. */
+  /** Whether stacks, and what Postgres quotes of statements and values, may leave the process. */
   readonly stacks: boolean;
 }
 
@@ -30,7 +31,7 @@ export function encodeError(thrown: unknown, origin: ErrorOrigin, extra?: { read
   const declared = read(error, "status");
   const head = {
     ok: false,
-    error: cut(asText(read(error, "message")), LONGEST_MESSAGE),
+    error: cut(publicMessage(error, !origin.stacks), LONGEST_MESSAGE),
     name,
     type: type === name || type === undefined ? undefined : type,
     code: codeOf(read(error, "code")),

@@ -57,7 +57,7 @@ export interface PeerMetadata {
 export function parseMetadata(json: string): PeerMetadata | null {
   const parsed = parseObject(json);
   if (parsed === null) return null;
-  const { [MESH_KEY]: own, ...user } = parsed;
+  const { [MESH_KEY]: own, ["__proto__"]: _, ...user } = parsed;
   const mesh = isObject(own) ? own : {};
   return {
     user,

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { LingerLimit } from "../pipeline/linger-limit.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import { declaredLength } from "./rpc-body.js";
 
@@ -13,8 +14,11 @@ export interface RpcAnswer {
 /** Unread bodies up to this length are taken in and dropped, which keeps the connection; longer ones cost it. */
 const CHEAPLY_DROPPED = 64 * 1024;
 
-/** How long a client may take to read a refusal before its connection is cut. */
-const LINGER_MS = 500;
+/** What refusals that close a connection need. */
+export interface Lingering {
+  readonly wheel: TimerWheel;
+  readonly limit: LingerLimit;
+}
 
 export function sendAnswer(response: ServerResponse, answer: RpcAnswer): void {
   if (!isOpen(response)) return;
@@ -23,22 +27,27 @@ export function sendAnswer(response: ServerResponse, answer: RpcAnswer): void {
 }
 
 /** Answers a request whose body has not been read to its end. */
-export function refuseUnread(request: IncomingMessage, response: ServerResponse, answer: RpcAnswer, wheel: TimerWheel): void {
+export function refuseUnread(request: IncomingMessage, response: ServerResponse, answer: RpcAnswer, lingering: Lingering): void {
   if (!isOpen(response)) return;
   if (answer.close !== true && (request.complete || hasSmallBody(request))) sendAnswer(response, answer);
-  else refuseAndClose(response, answer, wheel);
+  else refuseAndClose(response, answer, lingering);
 }
 
 /**
  * Closing at once, with bytes unread, would reset the connection and take the answer with it. So the whole answer goes
  * out first, and the end of the response, at which Node closes, waits until the client has closed or the time is up.
  */
-export function refuseAndClose(response: ServerResponse, answer: RpcAnswer, wheel: TimerWheel): void {
+export function refuseAndClose(response: ServerResponse, answer: RpcAnswer, { wheel, limit }: Lingering): void {
   if (!isOpen(response)) return;
   response.writeHead(answer.status, [...headersOf(answer), "connection", "close"]);
   response.write(answer.body);
-  const timer = wheel.add(LINGER_MS, () => response.end());
-  response.once("close", () => timer.cancel());
+  const left = limit.enter();
+  if (left === null) return void response.end();
+  const timer = wheel.add(limit.ms, () => response.end());
+  response.once("close", () => {
+    timer.cancel();
+    left();
+  });
 }
 
 function headersOf({ body, allow }: RpcAnswer): string[] {

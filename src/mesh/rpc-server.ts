@@ -4,6 +4,7 @@ import { MeshActionNotFoundError, MeshCancelledError, MeshOverloadedError, MeshP
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { Deadline, now } from "../pipeline/deadline.js";
+import { LingerLimit } from "../pipeline/linger-limit.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
@@ -13,7 +14,7 @@ import { encodeError } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
 import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
 import * as codec from "./rpc-codec.js";
-import { refuseAndClose, refuseUnread, sendAnswer, type RpcAnswer } from "./rpc-response.js";
+import { refuseAndClose, refuseUnread, sendAnswer, type Lingering, type RpcAnswer } from "./rpc-response.js";
 import { receivedScope } from "./rpc-scope.js";
 import { RefusedTokens, TokenVerifier } from "./rpc-token.js";
 
@@ -77,11 +78,13 @@ class HttpRpcServer implements RpcServer {
   readonly #verifier: TokenVerifier;
   readonly #refused = new RefusedTokens();
   readonly #connections = new CallerConnections();
+  readonly #lingering: Lingering;
   #inFlight = 0;
 
   constructor(options: Required<RpcServerOptions>) {
     this.#options = options;
     this.#verifier = new TokenVerifier(options.tokens);
+    this.#lingering = { wheel: options.wheel, limit: new LingerLimit() };
   }
 
   handle(request: IncomingMessage, response: ServerResponse, env: HostEnv): boolean | Promise<boolean> {
@@ -109,7 +112,7 @@ class HttpRpcServer implements RpcServer {
     const arrival: Arrival = { at: now(), budgetMs: codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) };
     const refusal = this.#refusal(request, arrival, env);
     if (refusal !== null) {
-      refuseUnread(request, response, refusal, this.#options.wheel);
+      refuseUnread(request, response, refusal, this.#lingering);
       return true;
     }
     this.#inFlight++;
@@ -177,7 +180,7 @@ class HttpRpcServer implements RpcServer {
   #refuseBody(fault: BodyFault, response: ServerResponse, timeoutMs: number): void {
     if (fault === "gone") return;
     const answer = fault === "too-large" ? this.#tooLarge() : this.#failure(new MeshTimeoutError("a request whose body did not come", timeoutMs));
-    refuseAndClose(response, answer, this.#options.wheel);
+    refuseAndClose(response, answer, this.#lingering);
   }
 
   #success(actionName: string, result: unknown): RpcAnswer {

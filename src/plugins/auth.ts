@@ -92,14 +92,14 @@ class AuthGuard {
 
   createKey(ctx: Context, args: unknown): Promise<unknown> {
     const { name, expiresInMs } = (args ?? {}) as { name?: unknown; expiresInMs?: unknown };
-    if (typeof name !== "string" || name === "" || name.length > LONGEST_NAME) throw invalid("name", `name must be a string of 1 to ${LONGEST_NAME} characters`);
+    if (!isText(name) || name === "" || name.length > LONGEST_NAME) throw invalid("name", `name must be a string of 1 to ${LONGEST_NAME} characters, without NUL`);
     if (expiresInMs !== undefined && expiresInMs !== null && !isLife(expiresInMs)) throw invalid("expiresInMs", "expiresInMs must be a positive number of ms");
     return this.#keys().create(sessionOf(ctx), name, (expiresInMs as number | null | undefined) ?? null);
   }
 
   async revokeKey(ctx: Context, args: unknown): Promise<unknown> {
     const { id } = (args ?? {}) as { id?: unknown };
-    if (typeof id !== "string") throw invalid("id", "id must be the id of a key");
+    if (!isText(id)) throw invalid("id", "id must be the id of a key");
     return { revoked: await this.#keys().revoke(sessionOf(ctx), id) };
   }
 
@@ -134,6 +134,11 @@ function unauthorized(): Response {
     { ok: false, error: "unauthorized", code: "UNAUTHORIZED" },
     { status: 401, headers: { "www-authenticate": 'Bearer realm="chimpbase"' } },
   );
+}
+
+/** Postgres stores no NUL. */
+function isText(value: unknown): value is string {
+  return typeof value === "string" && !value.includes("\0");
 }
 
 function isLife(value: unknown): boolean {

@@ -1,7 +1,8 @@
+import { readMeta } from "./job-headers.js";
 import type { IncomingEvent } from "../contract/messaging.js";
 
 /** One event in a row of the broadcast log: `[id, name, payload, requestId, meta]`. The row holds a JSON array of these. */
-type EventRecord = readonly [id: string, name: string, payload: unknown, requestId: string, meta: Record<string, unknown>];
+type EventRecord = readonly [id: string, name: string, payload: unknown, requestId: string, meta: unknown];
 
 /** `payload` and `meta` are JSON already. The rest is made JSON whatever it is: one bad record would spoil its row for all. */
 export function encodeRecord(id: string, name: string, payload: string, requestId: string, meta: string): string {
@@ -15,7 +16,7 @@ export function encodeRow(records: readonly string[]): string {
 /** Throws where `text` is no row of records. */
 export function decodeRow(text: string, nodeId: string, emittedAtMs: number): IncomingEvent[] {
   const records = JSON.parse(text) as readonly EventRecord[];
-  return records.map(([id, name, payload, requestId, meta]) => ({ id, name, payload, requestId, meta, nodeId, emittedAtMs }));
+  return records.map(([id, name, payload, requestId, meta]) => ({ id, name, payload, requestId, meta: readMeta(meta), nodeId, emittedAtMs }));
 }
 
 /** Equal events that share no object, so that one handler cannot change what another gets. */

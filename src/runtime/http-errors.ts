@@ -1,9 +1,7 @@
 import { MeshError } from "../errors.js";
+import { LingerLimit } from "../pipeline/linger-limit.js";
 import type { ServerResponse } from "node:http";
 import type { Logger } from "../logger.js";
-
-/** How long a client that is still sending may take to read its answer. */
-const LINGER_MS = 500;
 
 export function answerJson(response: ServerResponse, status: number, body: object): void {
   response.writeHead(status, { "content-type": "application/json" });
@@ -14,7 +12,7 @@ export function answerJson(response: ServerResponse, status: number, body: objec
  * Answers for a route that threw: mesh errors with their status, message and data; anything else with 500 and nothing
  * of what it says, which goes to the log. Where the head is sent already, the connection is cut.
  */
-export function answerError(error: unknown, response: ServerResponse, route: string, log: Logger): void {
+export function answerError(error: unknown, response: ServerResponse, route: string, log: Logger, refusals: Refusals): void {
   const known = error instanceof MeshError ? error : null;
   if (known === null || known.status >= 500) log.error("a request failed", { request: route, err: error });
   if (response.headersSent || response.destroyed) return void response.destroy();
@@ -22,21 +20,31 @@ export function answerError(error: unknown, response: ServerResponse, route: str
   if (known === null) return answerJson(response, 500, { ok: false, error: "internal error" });
   const status = isErrorStatus(known.status) ? known.status : 500;
   // What is left of the body is not worth reading.
-  if (status === 413) answerAndClose(response, status, toBody(known));
+  if (status === 413) refusals.answer(response, status, toBody(known));
   else answerJson(response, status, toBody(known));
 }
 
-/**
- * To close with bytes unread would reset the connection and take the answer with it. So the whole answer goes out, and
- * the end of the response, at which Node closes, waits until the client has closed or the time is up.
- */
-function answerAndClose(response: ServerResponse, status: number, body: object): void {
-  const text = JSON.stringify(body);
-  response.req.pause();
-  response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), connection: "close" });
-  response.write(text);
-  const timer = setTimeout(() => response.end(), LINGER_MS);
-  response.once("close", () => clearTimeout(timer));
+/** Answers to clients that are still sending, after which the connection closes. */
+export class Refusals {
+  readonly #lingering = new LingerLimit();
+
+  /**
+   * To close with bytes unread would reset the connection and take the answer with it. So the whole answer goes out, and
+   * the end of the response, at which Node closes, waits until the client has closed or the time is up.
+   */
+  answer(response: ServerResponse, status: number, body: object): void {
+    const text = JSON.stringify(body);
+    response.req.pause();
+    response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), connection: "close" });
+    response.write(text);
+    const left = this.#lingering.enter();
+    if (left === null) return void response.end();
+    const timer = setTimeout(() => response.end(), this.#lingering.ms);
+    response.once("close", () => {
+      clearTimeout(timer);
+      left();
+    });
+  }
 }
 
 function isErrorStatus(status: number): boolean {

@@ -2,25 +2,32 @@ import { MeshCancelledError, MeshConfigurationError, MeshError } from "../errors
 import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
-import { answerError, answerJson } from "./http-errors.js";
+import { answerError, answerJson, Refusals } from "./http-errors.js";
 import { Pipelines } from "./http-pipeline.js";
 import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
 import { createNodeServer } from "./node-server.js";
 import { toWebRequest } from "./web-request.js";
 import { sendWebResponse } from "./web-response.js";
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "../logger.js";
 import type { Upgrade } from "./http-upgrade.js";
 import type { ServerTls } from "./node-server.js";
 import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
 
-const LONGEST_CHECK_MS = 30_000;
+/** How often Node looks for connections that are over a limit: often enough for the limit to mean something. */
+const CHECKS_PER_LIMIT = 4;
+const LONGEST_CHECK_MS = 5_000;
+/** A request with more header lines is refused. Node by itself drops what is over its limit, which a guard would never see. */
+const MOST_HEADERS = 200;
 
 export interface HttpLimits {
   readonly maxBodyBytes: number;
   readonly maxConnections: number;
   readonly requestTimeoutMs: number;
+  /** Also the time in which a fresh connection must have sent its first head. Never more than `requestTimeoutMs`. */
+  readonly headersTimeoutMs: number;
+  readonly maxHeaderBytes: number;
   readonly keepAliveTimeoutMs: number;
 }
 
@@ -94,6 +101,7 @@ class NodeHttpServer implements HttpServer {
   readonly #protocols: ReadonlySet<string>;
   readonly #sockets = new Set<Socket>();
   readonly #pipelines = new Pipelines();
+  readonly #refusals = new Refusals();
   #url = "";
   #address: string | null = null;
   #refusing = false;
@@ -101,14 +109,9 @@ class NodeHttpServer implements HttpServer {
   constructor(options: HttpServerOptions) {
     this.#options = options;
     this.#protocols = new Set(options.routes.flatMap((route) => (route.kind === "upgrade" ? [route.protocol.toLowerCase()] : [])));
-    const limits = {
-      requestTimeout: options.requestTimeoutMs,
-      keepAliveTimeout: options.keepAliveTimeoutMs,
-      // How late a request over its time may be noticed.
-      connectionsCheckingInterval: Math.min(LONGEST_CHECK_MS, options.requestTimeoutMs),
-    };
-    this.#server = createNodeServer(limits, options.tls, options.log);
+    this.#server = createNodeServer(serverLimits(options), options.tls, options.log);
     this.#server.maxConnections = options.maxConnections;
+    this.#server.maxHeadersCount = MOST_HEADERS + 1;
     this.#server.on("request", (request, response) => void this.#handle(request, response, undefined));
     // Over TLS too this is the bare socket, with which the encrypted one ends: handshakes under way are known as well.
     this.#server.on("connection", (socket: Socket) => this.#track(socket));
@@ -169,6 +172,8 @@ class NodeHttpServer implements HttpServer {
 
   async #handle(request: IncomingMessage, response: ServerResponse, upgrade: Upgrade | undefined): Promise<void> {
     const exchange = this.#begin(request, response);
+    const fault = faultOfHead(request);
+    if (fault !== null) return this.#refusals.answer(response, fault.status, { ok: false, error: fault.error });
     try {
       for (const route of this.#options.routes) if (await this.#offer(route, exchange, upgrade)) return;
       answerJson(response, 404, { ok: false, error: "not found" });
@@ -181,7 +186,7 @@ class NodeHttpServer implements HttpServer {
   #answerError(error: unknown, { response, name }: Exchange): void {
     const { log } = this.#options;
     try {
-      answerError(error, response, name, log);
+      answerError(error, response, name, log, this.#refusals);
     } catch (cause) {
       log.error("a request failed, and its error cannot be answered", { request: name, err: cause });
       response.destroy();
@@ -252,6 +257,27 @@ class NodeHttpServer implements HttpServer {
     exchange.response.assignSocket(socket);
     return false;
   }
+}
+
+function serverLimits({ requestTimeoutMs, headersTimeoutMs, maxHeaderBytes, keepAliveTimeoutMs }: HttpLimits): ServerOptions {
+  const headersTimeout = Math.min(headersTimeoutMs, requestTimeoutMs);
+  return {
+    requestTimeout: requestTimeoutMs,
+    headersTimeout,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    connectionsCheckingInterval: Math.min(LONGEST_CHECK_MS, Math.ceil(headersTimeout / CHECKS_PER_LIMIT)),
+    maxHeaderSize: maxHeaderBytes,
+    // Said here, so that no flag of the process can switch it on.
+    insecureHTTPParser: false,
+  };
+}
+
+/** Why no route is to see a request that Node's parser has let through. */
+function faultOfHead({ rawHeaders, httpVersionMajor }: IncomingMessage): { readonly status: number; readonly error: string } | null {
+  if (rawHeaders.length > 2 * MOST_HEADERS) return { status: 431, error: `a request may have ${MOST_HEADERS} header lines at most` };
+  // Written in the text of HTTP/1, it is a mistake, or meant for a proxy that reads it otherwise.
+  if (httpVersionMajor !== 1) return { status: 505, error: "only HTTP/1.0 and HTTP/1.1 are spoken here" };
+  return null;
 }
 
 /** A body that its route has read in part would hold up the next request of the connection. */

@@ -1,4 +1,5 @@
 import { MeshValidationError, toError } from "../errors.js";
+import { publicMessage } from "../public-message.js";
 import { retryRules, type Consumer } from "./consumers.js";
 import type { ClaimedJob, FailedJob } from "./queue.js";
 import type { ExpiredJob } from "./queue-upkeep.js";
@@ -82,8 +83,9 @@ function describeError(thrown: unknown): HistoryEntry["error"] {
   }
 }
 
-function readError({ name, message, code }: Error & { code?: unknown }): HistoryEntry["error"] {
-  const full = String(message);
+function readError(error: Error & { code?: unknown }): HistoryEntry["error"] {
+  const { name, code } = error;
+  const full = publicMessage(error);
   const text = full.length > MAX_MESSAGE ? `${full.slice(0, MAX_MESSAGE)}…` : full;
   return { name: String(name), message: text, ...(typeof code === "string" ? { code } : {}) };
 }

@@ -19,5 +19,13 @@ export function decodeJobHeaders(text: string): JobHeaders {
   const parsed: unknown = JSON.parse(text);
   if (typeof parsed !== "object" || parsed === null) throw new SyntaxError("job headers are not a JSON object");
   const { id, requestId, meta, nodeId } = parsed as Partial<JobHeaders>;
-  return { ...(typeof id === "string" ? { id } : {}), requestId: requestId ?? "", meta: meta ?? {}, nodeId: nodeId ?? "" };
+  return { ...(typeof id === "string" ? { id } : {}), requestId: requestId ?? "", meta: readMeta(meta), nodeId: nodeId ?? "" };
+}
+
+/** Whoever writes to the tables writes this too: `__proto__` never gets in, since a later copy by assignment would follow it. */
+export function readMeta(value: unknown): Meta {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return {};
+  if (!Object.hasOwn(value, "__proto__")) return value as Meta;
+  const { ["__proto__"]: _, ...meta } = value as Meta;
+  return meta;
 }

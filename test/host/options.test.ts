@@ -20,7 +20,7 @@ test("every default is filled in", () => {
   assert.deepEqual(options, {
     name: "host",
     database: { poolSize: 10, schema: "public", embedded: null, url: URL, listenUrl: null },
-    server: { port: 3000, host: "127.0.0.1", maxBodyBytes: 10_485_760, maxConnections: 10_000, requestTimeoutMs: 300_000, keepAliveTimeoutMs: 72_000, tls: null },
+    server: { port: 3000, host: "127.0.0.1", maxBodyBytes: 10_485_760, maxConnections: 10_000, requestTimeoutMs: 300_000, headersTimeoutMs: 10_000, maxHeaderBytes: 16_384, keepAliveTimeoutMs: 72_000, tls: null },
     worker: { concurrency: 10, leaseMs: 30_000, maxAttempts: 5, retryDelayMs: 1_000, pollIntervalMs: 1_000 },
     secrets: { values: {} },
     drainTimeoutMs: 20_000,
@@ -39,6 +39,11 @@ test("a database is given by URL, by options, by the environment, or embedded", 
 test("without a database, the error names the three ways to give one", () => {
   refused({}, /option "database".*DATABASE_URL.*embedded: true/);
   refused({ database: "" }, /DATABASE_URL/, { DATABASE_URL: "" });
+});
+
+test("limits of heads are refused by name where they are none", () => {
+  refused({ database: URL, server: { headersTimeoutMs: 0 } }, /"server\.headersTimeoutMs".*from 100 .*got 0/);
+  refused({ database: URL, server: { maxHeaderBytes: 1e9 } }, /"server\.maxHeaderBytes".*to 1048576; got 1000000000/);
 });
 
 test("unknown options are refused with the nearest known one", () => {

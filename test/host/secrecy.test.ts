@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test, type TestContext } from "node:test";
 import { inspect } from "node:util";
-import { MeshConfigurationError, chimpbaseAuth, chimpbaseMesh, createHost, onStart, route, service, type Host, type HostOptions } from "@chimpbase/mesh";
+import { MeshConfigurationError, chimpbaseAuth, chimpbaseMesh, createHost, cron, onStart, route, service, type Context, type Host, type HostOptions } from "@chimpbase/mesh";
+import pg from "pg";
 import { createDatabase, createEmptyDatabase, withAdmin } from "../support/database.js";
 import { post } from "../mesh/rpc-fixture.js";
 import { until } from "../support/wait.js";
@@ -97,6 +98,65 @@ test("no secret is in any log line, answer, health body, row or error of a runni
   await a.stop();
   assert.ok(record.said.some((line) => line.includes("a request failed")));
   record.check();
+});
+
+/** All rows of all tables of the mesh, as text. */
+async function allRows(url: string): Promise<string[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    const tables = await client.query<{ name: string }>("SELECT relname AS name FROM pg_class WHERE relkind = 'r' AND relname LIKE '\\_chimpbase%'");
+    const rows: string[] = [];
+    for (const { name } of tables.rows) rows.push(...(await client.query<{ row: string }>(`SELECT t::text AS row FROM ${name} AS t`)).rows.map(({ row }) => `${name} ${row}`));
+    return rows;
+  } finally {
+    await client.end();
+  }
+}
+
+test("no secret, database password or API key is in a row, a notification, a debug log or an error of all that a mesh does", async (t) => {
+  const { url, drop } = await databaseWithPassword();
+  const record = new Record();
+  const heard: string[] = [];
+  const listener = new pg.Client({ connectionString: url });
+  t.after(async () => {
+    await Promise.all(record.hosts.map((host) => host.stop()));
+    await listener.end();
+    await drop();
+  });
+  const keys: { id: string; key: string }[] = [];
+  const busy = service({
+    name: "busy", version: 1,
+    actions: { go: async (ctx: Context) => ctx.secret("OTHER")!.length },
+    events: { "busy.*": { balanced: true, maxAttempts: 1, handler: async (ctx: Context) => { ctx.secret("OTHER"); throw new Error("dead"); } } },
+  });
+  const node = record.host({ name: "node", database: url }).register(
+    chimpbaseMesh({ services: [busy], meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0", heartbeatMs: 100 }),
+    chimpbaseAuth({ bootstrapKeySecret: "BOOT" }),
+    cron("c", "* * * * * *", (ctx) => void ctx.secret("OTHER")),
+    onStart(async (ctx) => {
+      await ctx.queue.enqueue("nobody", { a: 1 }, { delayMs: 60_000 });
+      for (let i = 0; i < 2; i++) keys.push(await ctx.action("__chimpbase.auth.keys.create", { name: "k" }));
+      await ctx.action("__chimpbase.auth.keys.revoke", { id: keys[1]!.id });
+      record.said.push(JSON.stringify(await ctx.action("__chimpbase.auth.keys.list")));
+    }),
+  );
+  await node.start();
+  await listener.connect();
+  listener.on("notification", ({ channel, payload }) => heard.push(`${channel} ${payload}`));
+  await listener.query('LISTEN "chimpbase:public:mesh"');
+  await node.mesh.call("v1.busy.go");
+  await node.mesh.emit("busy.now", {});
+  for (const { key } of keys) await record.answer(`${node.url}/none`, { headers: { "x-api-key": key, authorization: `Bearer ${key}` } });
+  await record.answer(`${node.url}/none`, { headers: { "x-api-key": SECRETS.BOOT } });
+  for (const path of ["/livez", "/readyz"]) await record.answer(node.url + path);
+  await post({ port: Number(new URL(node.url!).port) }, { actionName: "v1.busy.go" }, { token: `${SECRETS.MESH_TOKEN}x` });
+  await until(async () => heard.length > 0 && (await allRows(url)).some((row) => row.startsWith("_chimpbase_mesh_dead_letters")));
+  record.said.push(...(await allRows(url)), ...heard);
+  await node.stop();
+  record.check();
+  assert.deepEqual(record.said.filter((text) => keys.some(({ key }) => text.includes(key))), []);
+  assert.ok(record.said.some((text) => text.startsWith("_chimpbase_mesh_api_keys")));
 });
 
 test("a token that no header can hold fails the start by the name of its secret", async (t) => {

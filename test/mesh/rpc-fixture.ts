@@ -182,6 +182,10 @@ export class RawConnection {
     return this;
   }
 
+  sendBytes(bytes: Buffer): void {
+    this.#socket.write(bytes);
+  }
+
   /** Sends no more, and still reads. */
   end(): void {
     this.#socket.end();

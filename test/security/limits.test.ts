@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { test, type TestContext } from "node:test";
+import type { ServerOptions } from "@chimpbase/mesh";
+import { LingerLimit } from "#mesh/pipeline/linger-limit.js";
+import { ScriptProcess } from "../cluster/process.js";
+import { post } from "../mesh/rpc-fixture.js";
+import { createDatabase } from "../support/database.js";
+import { RawClient } from "../support/raw-client.js";
+import { until } from "../support/wait.js";
+import type { LoadNodeCommands, LoadNodeConfig } from "./load-protocol.js";
+
+const RPC = "/__chimpbase/mesh/rpc";
+const MEGABYTE = 1024 * 1024;
+const POST = `POST ${RPC} HTTP/1.1\r\nhost: x\r\n`;
+const TOKEN = "x-chimpbase-mesh-token: t0ken\r\n";
+
+interface Attacked {
+  readonly url: string;
+  readonly node: ScriptProcess<LoadNodeCommands>;
+  client(): RawClient;
+}
+
+async function attacked(t: TestContext, server: ServerOptions = {}): Promise<Attacked> {
+  const database = await createDatabase();
+  const config: LoadNodeConfig = { database: database.url, server };
+  const node = new ScriptProcess<LoadNodeCommands>(new URL("./load-node.js", import.meta.url), config, { execArgv: ["--expose-gc"] });
+  const clients: RawClient[] = [];
+  t.after(async () => {
+    for (const { socket } of clients) socket.destroy();
+    await node.do("stop").catch(() => undefined);
+    await node.kill();
+    await database.drop();
+  });
+  const url = await node.do("start");
+  const client = (): RawClient => {
+    clients.push(new RawClient(url));
+    return clients.at(-1)!;
+  };
+  return { url, node, client };
+}
+
+/** Calls one after the other, each with a budget of 3 s, until `end`. */
+function callsMeanwhile(url: string): { end(): Promise<{ calls: number; failed: unknown[] }> } {
+  let running = true;
+  let calls = 0;
+  const failed: unknown[] = [];
+  const run = (async () => {
+    for (; running; calls++) {
+      const reply = await post({ port: Number(new URL(url).port) }, { actionName: "v1.t.echo", args: calls }, { token: "t0ken", headers: { "x-chimpbase-mesh-timeout": "3000" } });
+      if (reply.json["result"] !== calls) failed.push(reply.text);
+      await sleep(5);
+    }
+  })();
+  const end = async (): Promise<{ calls: number; failed: unknown[] }> => {
+    running = false;
+    await run;
+    return { calls, failed };
+  };
+  return { end };
+}
+
+/** Sends until `bytes` have left or the other side has closed; resolves with what has left. */
+async function flood(client: RawClient, bytes: number, chunk: Buffer): Promise<number> {
+  let sent = 0;
+  while (sent < bytes && !client.closed) {
+    const done = new Promise<void>((resolve) => client.socket.write(chunk, () => resolve()));
+    await Promise.race([done, until(() => client.closed)]);
+    sent += chunk.length;
+  }
+  return sent;
+}
+
+const garbage = Buffer.alloc(MEGABYTE, "x");
+const chunked = Buffer.concat([Buffer.from(`${MEGABYTE.toString(16)}\r\n`), garbage, Buffer.from("\r\n")]);
+
+test("100 MB of garbage without a token stay outside of the node's memory, and disturb no other call", async (t) => {
+  const { url, node, client } = await attacked(t);
+  const warm = callsMeanwhile(url);
+  await sleep(500);
+  await warm.end();
+  const before = await node.do("held");
+  const others = callsMeanwhile(url);
+  let most = before;
+  let left = 100 * MEGABYTE;
+  while (left > 0) {
+    const wave = Array.from({ length: 8 }, (_, index) => (index % 2 === 0
+      ? flood(client().send(`${POST}content-length: ${100 * MEGABYTE}\r\n\r\n`), 13 * MEGABYTE, garbage)
+      : flood(client().send(`${POST}transfer-encoding: chunked\r\n\r\n`), 13 * MEGABYTE, chunked)));
+    const during = await node.do("held");
+    left -= (await Promise.all(wave)).reduce((sum, sent) => sum + sent, 0);
+    for (const held of [during, await node.do("held")]) most = { rss: Math.max(most.rss, held.rss), heap: Math.max(most.heap, held.heap) };
+  }
+  const after = await node.do("held");
+  const { calls, failed } = await others.end();
+  t.diagnostic(`${calls} calls; heap and external +${most.heap - before.heap} at most, +${after.heap - before.heap} after; rss +${most.rss - before.rss} at most, +${after.rss - before.rss} after`);
+  assert.deepEqual(failed, []);
+  assert.ok(calls > 0);
+  assert.ok(most.heap - before.heap < 10 * MEGABYTE);
+  assert.ok(after.rss - before.rss < 10 * MEGABYTE, `${after.rss - before.rss}`);
+});
+
+test("a connection that sends nothing is closed once the time for its first head is over", async (t) => {
+  const { url, client } = await attacked(t, { headersTimeoutMs: 400 });
+  const silent = client();
+  const others = callsMeanwhile(url);
+  await until(() => silent.closed, { timeoutMs: 5_000 });
+  assert.deepEqual((await others.end()).failed, []);
+});
+
+test("heads and bodies that come byte by byte are cut off in time, and disturb no other call", async (t) => {
+  const { url, client } = await attacked(t, { headersTimeoutMs: 400, requestTimeoutMs: 2_000 });
+  const others = callsMeanwhile(url);
+  const heads = Array.from({ length: 50 }, () => client().drip(`GET /plain HTTP/1.1\r\nhost: x\r\nx-a: ${"y".repeat(10_000)}`, 20));
+  const strangers = Array.from({ length: 50 }, () => client().send(`${POST}content-length: 100000\r\n\r\n`).drip("x", 20));
+  const members = Array.from({ length: 10 }, () => client().send(`${POST}${TOKEN}x-chimpbase-mesh-timeout: 300\r\ncontent-length: 100000\r\n\r\n`).drip("x", 20));
+  await until(() => [...heads, ...strangers, ...members].every(({ closed }) => closed), { timeoutMs: 15_000 });
+  assert.deepEqual(new Set(heads.flatMap(({ statuses }) => statuses)), new Set(["408"]));
+  assert.deepEqual(new Set(strangers.flatMap(({ statuses }) => statuses)), new Set(["401"]));
+  assert.deepEqual(new Set(members.flatMap(({ statuses }) => statuses)), new Set(["408"]));
+  const { calls, failed } = await others.end();
+  assert.deepEqual([failed, calls > 0], [[], true]);
+});
+
+test("a head that is too long, or has too many lines, is answered 431 wherever it goes", async (t) => {
+  const { client } = await attacked(t, { maxHeaderBytes: 8 * 1024 });
+  const lines = (count: number): string => Array.from({ length: count }, (_, index) => `x${index}: y\r\n`).join("");
+  const refused = [
+    client().send(`GET /${"x".repeat(9_000)} HTTP/1.1\r\nhost: x\r\n\r\n`),
+    client().send(`GET /plain HTTP/1.1\r\nhost: x\r\nx-a: ${"y".repeat(9_000)}\r\n\r\n`),
+    client().send(`GET /plain HTTP/1.1\r\nhost: x\r\n${lines(200)}\r\n`),
+    client().send(`POST ${RPC} HTTP/1.1\r\nhost: x\r\n${lines(300)}${TOKEN}content-length: 0\r\n\r\n`),
+  ];
+  const served = client().send(`GET /plain HTTP/1.1\r\nhost: x\r\n${lines(199)}\r\n`);
+  await until(() => refused.every(({ closed }) => closed) && served.statuses.length === 1);
+  assert.deepEqual(refused.map(({ statuses }) => statuses), refused.map(() => ["431"]));
+  assert.deepEqual(served.statuses, ["200"]);
+});
+
+test("of many refused clients that do not go, so many linger and the rest are cut at once", async (t) => {
+  const { url, client } = await attacked(t);
+  const others = callsMeanwhile(url);
+  const clients = Array.from({ length: 600 }, () => client().send(`${POST}content-length: 1000000\r\n\r\nx`));
+  await until(() => clients.every(({ closed }) => closed), { timeoutMs: 15_000 });
+  assert.deepEqual((await others.end()).failed, []);
+
+  const limit = new LingerLimit(2);
+  const left = limit.enter();
+  assert.notEqual(limit.enter(), null);
+  assert.equal(limit.enter(), null);
+  left!();
+  assert.notEqual(limit.enter(), null);
+});
