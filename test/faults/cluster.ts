@@ -33,13 +33,13 @@ export class FaultNode extends ScriptProcess<NodeCommands> {
 /** Nodes of one mesh, on a database of their own. */
 export class FaultCluster {
   readonly #postgres: FaultyPostgres;
-  readonly #database: string;
+  readonly #databaseUrl: string;
   readonly #history: History;
   readonly #all: FaultNode[] = [];
 
-  constructor(postgres: FaultyPostgres, database: string, history: History) {
+  constructor(postgres: FaultyPostgres, databaseUrl: string, history: History) {
     this.#postgres = postgres;
-    this.#database = database;
+    this.#databaseUrl = databaseUrl;
     this.#history = history;
   }
 
@@ -60,7 +60,7 @@ export class FaultCluster {
     const config = {
       ...more,
       name: `n${this.#all.length + 1}`,
-      database: this.#postgres.url(this.#database, postgres.port),
+      database: Object.assign(new URL(this.#databaseUrl), { port: String(postgres.port) }).href,
       port,
       advertisedUrl: `http://127.0.0.1:${http.port}`,
       clockMs: CLOCKS_MS[this.#all.length % CLOCKS_MS.length]!,

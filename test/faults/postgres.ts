@@ -36,12 +36,9 @@ export class FaultyPostgres {
     return Number(new URL(this.#server.url).port);
   }
 
-  /** Of a database on this server, reached over `port`. */
-  url(database: string, port = this.port): string {
-    const url = new URL(this.#server.url);
-    url.pathname = `/${database}`;
-    url.port = String(port);
-    return url.href;
+  /** Of a database on this server, as its superuser. */
+  url(database: string): string {
+    return Object.assign(new URL(this.#server.url), { pathname: `/${database}` }).href;
   }
 
   async stop(mode: ShutdownMode): Promise<void> {

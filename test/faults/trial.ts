@@ -1,7 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { createLogger } from "@chimpbase/mesh";
-import { migrate } from "#mesh/storage/migrations.js";
-import { openPostgres } from "#mesh/storage/postgres.js";
+import { applyLeastPrivilege, type LeastPrivilege } from "../support/roles.js";
 import { until } from "../support/wait.js";
 import { AUDIT_SQL, READ_AUDIT_SQL, checkFencing } from "./audit.js";
 import { FaultCluster } from "./cluster.js";
@@ -34,22 +32,23 @@ export class Trial extends Findings {
   readonly cluster: FaultCluster;
   readonly channel = CHANNEL;
   readonly #database: string;
+  readonly #role: LeastPrivilege;
   readonly #stopWatching: () => void;
 
-  private constructor(readonly postgres: FaultyPostgres, readonly random: Random, readonly quick: boolean, database: string) {
+  private constructor(readonly postgres: FaultyPostgres, readonly random: Random, readonly quick: boolean, database: string, role: LeastPrivilege) {
     super();
     this.#database = database;
-    this.cluster = new FaultCluster(postgres, database, this.history);
+    this.#role = role;
+    this.cluster = new FaultCluster(postgres, role.url, this.history);
     this.#stopWatching = watchStalls("harness", (entry) => this.history.add(entry));
   }
 
   static async open(postgres: FaultyPostgres, random: Random, quick: boolean, database: string): Promise<Trial> {
     await postgres.query("postgres", `CREATE DATABASE ${database}`);
-    const storage = await openPostgres({ url: postgres.url(database), log: createLogger({ level: "silent" }) });
-    await migrate(storage);
-    await storage.close();
+    const role = await applyLeastPrivilege(postgres.url(database));
     await postgres.query(database, `${EFFECTS_SQL}; ${AUDIT_SQL}`);
-    return new Trial(postgres, random, quick, database);
+    await role.grant("SELECT, INSERT ON effects");
+    return new Trial(postgres, random, quick, database, role);
   }
 
   /** The first figure in a quick run, the second in a full one. */
@@ -122,5 +121,6 @@ export class Trial extends Findings {
     // Where the scenario broke off it may be down.
     await this.postgres.start();
     await this.postgres.query("postgres", `DROP DATABASE ${this.#database} WITH (FORCE)`);
+    await this.#role.drop();
   }
 }
