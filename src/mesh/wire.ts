@@ -16,6 +16,10 @@ export interface WireOptions {
   readonly local: LocalActions;
   readonly directory: NodeDirectory;
   readonly cpuLoad: () => number;
+  /** Ms since the epoch, on the database's clock. */
+  readonly databaseNow: () => number;
+  /** Where peers reach this node; null before that is known. */
+  readonly advertisedUrl: () => string | null;
 }
 
 /** Both ends of RPC: calls that leave this node, and requests that come in. */
@@ -28,9 +32,9 @@ export interface Wire {
 }
 
 /** Throws `MeshConfigurationError` naming the secret that is missing. */
-export function openWire({ env, options, local, directory, cpuLoad }: WireOptions): Wire {
+export function openWire({ env, options, local, directory, cpuLoad, databaseNow, advertisedUrl }: WireOptions): Wire {
   const { nodeId, dispatcher } = env;
-  const { defaultTimeoutMs, maxBodyBytes } = options;
+  const { defaultTimeoutMs, maxBodyBytes, rpcAuth } = options;
   const secrets = options.tokenSecrets.map((name) => readToken(env, name));
   const tokens = (): readonly string[] => secrets;
   const wheel = new TimerWheel();
@@ -39,6 +43,8 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
     tokens,
     suspect: (peer, drains) => directory.suspect(peer, drains),
     revive: createErrorReviver(options.errors),
+    rpcAuth,
+    databaseNow,
     maxBodyBytes,
   });
   const caller = createCaller({
@@ -46,7 +52,10 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
     middleware: options.middleware,
     defaults: { strategy: options.defaultStrategy, timeoutMs: defaultTimeoutMs, retries: options.defaultRetries },
   });
-  const server = createRpcServer({ nodeId, tokens, local, dispatcher, wheel, rpcPath: options.rpcPath, defaultTimeoutMs, maxBodyBytes });
+  const server = createRpcServer({
+    nodeId, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl, defaultTimeoutMs, maxBodyBytes,
+    rpcPath: options.rpcPath,
+  });
   const close = async (): Promise<void> => {
     await transport.close();
     wheel.close();
