@@ -25,7 +25,7 @@ export interface RpcClientOptions {
   readonly rpcAuth?: RpcAuth;
   /** Ms since the epoch, on the database's clock. */
   readonly databaseNow: () => number;
-  /** Told of a peer that refused or dropped a connection, drains, or let a call time out without a sign of life. */
+  /** Told of a peer that refused or dropped a connection, drains, let a call time out without a sign of life, or cannot be told from others. */
   readonly suspect: (nodeId: string, drains?: boolean) => void;
   readonly revive: ErrorReviver;
   /** Longest request body, in bytes; longer ones are refused before they are sent. Default 1 MiB. */
