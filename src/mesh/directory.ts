@@ -6,6 +6,8 @@ export interface Candidate {
   readonly nodeId: string;
   readonly advertisedUrl: string;
   readonly rpcPath: string;
+  /** It takes signed requests only. */
+  readonly signed?: boolean;
   /** 0..1; 0 where the peer reports none. */
   readonly cpuLoad: number;
 }

@@ -100,6 +100,11 @@ export class Discovery implements NodeDirectory {
     return this.#cache.serves(name);
   }
 
+  /** Ms since the epoch by the database's clock, whatever this node's own says. */
+  databaseNow(): number {
+    return this.#cache.databaseNow();
+  }
+
   /** The registry could not be read at the last try; peers are as it last told. */
   get failing(): boolean {
     return this.#failing;

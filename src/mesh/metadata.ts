@@ -16,6 +16,8 @@ export interface MeshMetadata {
   readonly transport: "http" | "local-only";
   readonly rpcPath: string;
   readonly draining: boolean;
+  /** It signs, and takes signed requests only. Left out where it takes tokens. */
+  readonly auth?: "signed";
 }
 
 export const PROTOCOL = 1;
@@ -50,6 +52,7 @@ export interface PeerMetadata {
   readonly rpcPath: string | null;
   readonly localOnly: boolean;
   readonly draining: boolean;
+  readonly signed: boolean;
   readonly cpuLoad: number;
 }
 
@@ -65,6 +68,7 @@ export function parseMetadata(json: string): PeerMetadata | null {
     rpcPath: readRpcPath(mesh["rpcPath"] ?? DEFAULT_RPC_PATH),
     localOnly: mesh["transport"] === "local-only",
     draining: mesh["draining"] === true,
+    signed: mesh["auth"] === "signed",
     cpuLoad: clampLoad(user["cpuLoad"]),
   };
 }

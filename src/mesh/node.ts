@@ -149,15 +149,20 @@ export class MeshNode implements Reachability {
   }
 
   #open(env: HostEnv): RunningMesh {
-    const { transport, rpcPath, heartbeatMs, offlineAfterMs, meta, allowedPeers: allowed } = this.options;
+    const { transport, rpcPath, rpcAuth, heartbeatMs, offlineAfterMs, meta, allowedPeers: allowed } = this.options;
     const calls = transport === "http";
     const limitMs = Math.min(QUERY_LIMIT_MS.most, Math.max(QUERY_LIMIT_MS.least, heartbeatMs));
     const registry = new Registry(env.storage, limitMs);
     const log = env.log.child({ component: "mesh" });
     const { nodeId, outbox } = env;
     const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, allowed, log, onGone: (peer) => wire.drop(peer) });
-    const presence = new Presence({ registry, outbox, nodeId, heartbeatMs, transport, rpcPath, meta, log, services: () => this.services.infos() });
-    const wire = openWire({ env, options: this.options, local: this.services, directory: discovery, cpuLoad: () => presence.cpuLoad });
+    const presence = new Presence({ registry, outbox, nodeId, heartbeatMs, transport, rpcPath, rpcAuth, meta, log, services: () => this.services.infos() });
+    const wire = openWire({
+      env, options: this.options, local: this.services, directory: discovery,
+      cpuLoad: () => presence.cpuLoad,
+      databaseNow: () => discovery.databaseNow(),
+      advertisedUrl: () => this.#ownUrl(env),
+    });
     const stopListening = env.bus.subscribe(INFO_PATTERN, (event) => this.#onInfo(event, discovery));
     return { env, registry, discovery, presence, wire, stopListening };
   }
@@ -173,17 +178,22 @@ export class MeshNode implements Reachability {
   #advertisedUrl(env: HostEnv): string | null {
     if (this.options.transport === "local-only") return null;
     const { url: boundUrl, address } = env;
-    if (boundUrl === null || address === null) {
+    const url = this.#ownUrl(env);
+    if (url === null || boundUrl === null || address === null) {
       throw new MeshConfigurationError('mesh transport "http" needs the HTTP server, but the host has server: false; give the host a server or the mesh transport: "local-only"');
     }
-    const given = this.options.advertisedUrl;
-    const bound = { url: boundUrl, address };
-    const url = given === null ? defaultAdvertisedUrl(bound) : fillBoundPort(given, boundUrl);
-    const problem = reachProblem(url, bound);
+    const problem = reachProblem(url, { url: boundUrl, address });
     if (problem !== null) env.log.warn(problem, { advertisedUrl: url });
     void this.#warnUnlessResolvable(url, env);
     void this.#warnUnlessAllowed(url, env);
     return url;
+  }
+
+  /** Null until the HTTP server is bound. */
+  #ownUrl({ url, address }: HostEnv): string | null {
+    if (url === null || address === null) return null;
+    const given = this.options.advertisedUrl;
+    return given === null ? defaultAdvertisedUrl({ url, address }) : fillBoundPort(given, url);
   }
 
   /** Beside the start: a name server that is slow to say no must not hold it up. */

@@ -5,6 +5,7 @@ import { AllowedPeers } from "./allowed-peers.js";
 import { STRATEGY_NAMES } from "./balancing.js";
 import { checkMeta, DEFAULT_RPC_PATH } from "./metadata.js";
 import { refuseUnknownKeys } from "./option-names.js";
+import type { RpcAuth } from "./rpc-gate.js";
 import type { CallMiddleware, ServiceSource, Strategy } from "../contract/mesh-client.js";
 import type { Meta } from "../contract/context.js";
 import type { Class } from "../contract/descriptor.js";
@@ -23,6 +24,11 @@ export interface MeshOptions {
   readonly advertisedUrl?: string;
   /** Name of the secret, or several: the first is sent, all are accepted. Required for http. */
   readonly meshToken?: string | readonly string[];
+  /**
+   * `"signed"`: nodes sign requests and answers with the secret, which then never leaves them, and take no tokens. `"token"`:
+   * the secret is sent with each request, but to nodes that run signed. Default `"token"`.
+   */
+  readonly rpcAuth?: RpcAuth;
   /** Advertised, so nodes may differ. Default `/__chimpbase/mesh/rpc`. */
   readonly rpcPath?: string;
   /** Default 10000. */
@@ -83,8 +89,9 @@ export interface ResolvedMeshOptions extends Required<Omit<MeshOptions, Optional
 const URL_VARIABLE = "CHIMPBASE_MESH_ADVERTISED_URL";
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const TRANSPORTS = ["http", "local-only"] as const;
+const RPC_AUTHS = ["token", "signed"] as const;
 const KNOWN: readonly (keyof MeshOptions)[] = [
-  "services", "transport", "advertisedUrl", "meshToken", "rpcPath", "heartbeatMs", "offlineAfterMs", "gcAfterMs",
+  "services", "transport", "advertisedUrl", "meshToken", "rpcAuth", "rpcPath", "heartbeatMs", "offlineAfterMs", "gcAfterMs",
   "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes", "tls", "allowedPeers",
 ];
 
@@ -98,6 +105,7 @@ export function resolveMeshOptions(given: MeshOptions, environment: NodeJS.Proce
     transport,
     advertisedUrl: transport === "http" ? checkAdvertisedUrl(given.advertisedUrl, environment) : null,
     tokenSecrets: transport === "http" ? checkTokens(given.meshToken) : [],
+    rpcAuth: oneOf("rpcAuth", given.rpcAuth ?? "token", RPC_AUTHS),
     rpcPath: checkRpcPath(given.rpcPath ?? DEFAULT_RPC_PATH),
     ...checkMembershipTimes(given),
     defaultStrategy: oneOf("defaultStrategy", given.defaultStrategy ?? "local-first", STRATEGY_NAMES),

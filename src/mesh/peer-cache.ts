@@ -54,7 +54,7 @@ export class PeerCache implements NodeDirectory {
   }
 
   suspect(nodeId: string): boolean {
-    return this.#peers.has(nodeId) && this.#suspicion.mark(nodeId, this.#databaseNow());
+    return this.#peers.has(nodeId) && this.#suspicion.mark(nodeId, this.databaseNow());
   }
 
   suspects(nodeId: string): boolean {
@@ -105,11 +105,16 @@ export class PeerCache implements NodeDirectory {
     for (const nodeId of nodeIds) if (!present.has(nodeId)) this.#drop(nodeId);
   }
 
+  /** The database's clock, carried on by the monotonic one since the last read. */
+  databaseNow(): number {
+    return this.#databaseClock.nowMs + (now() - this.#databaseClock.readAt);
+  }
+
   /** Time until the next peer would expire, were it never heard of again; Infinity without peers. */
   untilNextExpiry(): number {
     let soonest = Infinity;
     for (const peer of this.#peers.values()) soonest = Math.min(soonest, this.#expiryOf(peer));
-    return Math.max(0, soonest - this.#databaseNow());
+    return Math.max(0, soonest - this.databaseNow());
   }
 
   /** On the database's clock. */
@@ -166,11 +171,6 @@ export class PeerCache implements NodeDirectory {
 
   #isPeer(row: NodeRow): boolean {
     return row.nodeId !== this.#options.nodeId;
-  }
-
-  /** The database's clock, carried on by the monotonic one since the last read. */
-  #databaseNow(): number {
-    return this.#databaseClock.nowMs + (now() - this.#databaseClock.readAt);
   }
 
   readonly #warn = (peer: string, problem: string): void => this.#options.log.warn(`mesh peer: ${problem}`, { peer });

@@ -6,6 +6,7 @@ import { INFO_EVENTS } from "./info-events.js";
 import { within } from "../pipeline/time-limit.js";
 import type { MeshMetadata } from "./metadata.js";
 import type { Registry } from "./registry.js";
+import type { RpcAuth } from "./rpc-gate.js";
 import type { Logger } from "../logger.js";
 import type { Meta } from "../contract/context.js";
 import type { ServiceInfo } from "../contract/mesh-client.js";
@@ -24,6 +25,7 @@ export interface PresenceOptions {
   readonly heartbeatMs: number;
   readonly transport: "http" | "local-only";
   readonly rpcPath: string;
+  readonly rpcAuth: RpcAuth;
   readonly meta: Meta | (() => Meta);
   /** What this node serves at the moment of asking. */
   readonly services: () => readonly ServiceInfo[];
@@ -143,11 +145,11 @@ export class Presence {
   }
 
   #metadata(): Record<string, unknown> {
-    const { transport, rpcPath } = this.#options;
+    const { transport, rpcPath, rpcAuth } = this.#options;
     const user = this.#readUserMeta();
     const measured = this.#load.read();
     this.#cpuLoad = typeof user["cpuLoad"] === "number" ? clampLoad(user["cpuLoad"]) : measured;
-    const own: MeshMetadata = { protocol: PROTOCOL, rev: this.#rev, transport, rpcPath, draining: this.#draining };
+    const own: MeshMetadata = { protocol: PROTOCOL, rev: this.#rev, transport, rpcPath, draining: this.#draining, ...(rpcAuth === "signed" ? { auth: rpcAuth } : {}) };
     return { cpuLoad: this.#cpuLoad, ...user, [MESH_KEY]: own };
   }
 

@@ -10,7 +10,7 @@ export interface BodyLimits {
   readonly wheel: TimerWheel;
 }
 
-export type BodyOutcome = { readonly text: string } | { readonly fault: BodyFault };
+export type BodyOutcome = { readonly bytes: Buffer } | { readonly fault: BodyFault };
 
 /** The length that the request declares, NaN where it declares none (chunked, or no body at all). */
 export function declaredLength(request: IncomingMessage): number {
@@ -29,7 +29,7 @@ export function readBody(request: IncomingMessage, limits: BodyLimits): Promise<
       if (bytes > limits.maxBytes) finish({ fault: "too-large" });
       else chunks.push(chunk);
     };
-    const onEnd = (): void => finish({ text: textOf(chunks) });
+    const onEnd = (): void => finish({ bytes: wholeOf(chunks) });
     const onGone = (): void => finish({ fault: "gone" });
     const finish = (outcome: BodyOutcome): void => {
       timer.cancel();
@@ -44,6 +44,6 @@ export function readBody(request: IncomingMessage, limits: BodyLimits): Promise<
 
 function ignore(): void {}
 
-function textOf(chunks: readonly Buffer[]): string {
-  return (chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)).toString("utf8");
+function wholeOf(chunks: readonly Buffer[]): Buffer {
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 }

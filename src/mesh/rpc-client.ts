@@ -5,24 +5,32 @@ import type { TlsTexts } from "../tls.js";
 import { now } from "../pipeline/deadline.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import type { CancellationView, DeadlineView } from "../contract/registration.js";
-import { baseOf } from "./advertised-url.js";
+import { baseOf, parseAdvertisedUrl } from "./advertised-url.js";
 import type { AllowedPeers } from "./allowed-peers.js";
 import { connectionFailure } from "./connect-failure.js";
 import type { Candidate } from "./directory.js";
 import type { ErrorReviver } from "./error-revival.js";
 import { guardedLookup } from "./guarded-lookup.js";
+import { isObject } from "./json-object.js";
+import { KeyRing } from "./mesh-key.js";
 import { readAnswer } from "./rpc-answer.js";
 import { CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
+import type { RpcAuth } from "./rpc-gate.js";
+import { RequestSigner, type SignedRequest } from "./rpc-signer.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
-import { isUndelivered, markUndelivered } from "./undelivered.js";
+import { clearUndelivered, isUndelivered, markUndelivered } from "./undelivered.js";
 
 export interface RpcClientOptions {
   /** This node, as callees see it. */
   readonly nodeId: string;
-  /** The first is sent. */
+  /** The first is sent, or signed with. */
   readonly tokens: () => readonly string[];
-  /** Told of a peer that refused or dropped a connection, drains, or let a call time out without a sign of life. */
+  /** `"signed"`: the token is sent to nobody; else to all but the peers that take signed requests only. Default `"token"`. */
+  readonly rpcAuth?: RpcAuth;
+  /** Ms since the epoch, on the database's clock. */
+  readonly databaseNow: () => number;
+  /** Told of a peer that refused or dropped a connection, drains, let a call time out without a sign of life, or cannot be told from others. */
   readonly suspect: (nodeId: string, drains?: boolean) => void;
   readonly revive: ErrorReviver;
   /** Longest request body, in bytes; longer ones are refused before they are sent. Default 1 MiB. */
@@ -41,7 +49,10 @@ export interface RpcClientOptions {
   readonly allowed?: AllowedPeers | null;
 }
 
-const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, connections: 64, maxPending: 4096, connectTimeoutMs: 2000, tls: {}, allowed: null };
+const DEFAULTS = {
+  rpcAuth: "token",
+  maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, connections: 64, maxPending: 4096, connectTimeoutMs: 2000, tls: {}, allowed: null,
+} as const;
 
 /** A call that had less time than this proves nothing about the peer that did not answer it. */
 const TELLING_WAIT_MS = 50;
@@ -64,24 +75,30 @@ interface PeerConnections {
 
 class RpcClient implements RpcTransport {
   readonly #options: Required<RpcClientOptions>;
+  readonly #signer: RequestSigner;
   readonly #peers = new Map<string, PeerConnections>();
   /** Pools of peers that are gone, until what is under way on them has ended. */
   readonly #leaving = new Set<Pool>();
 
   constructor(options: Required<RpcClientOptions>) {
     this.#options = options;
+    this.#signer = new RequestSigner({ nodeId: options.nodeId, keys: new KeyRing(options.tokens), databaseNow: options.databaseNow });
   }
 
   async send(candidate: Candidate, request: RpcRequest, deadline: DeadlineView, cancellation: CancellationView): Promise<unknown> {
-    const headers = this.#headers(request, deadline.remainingMs());
+    const timeout = String(wireMs(deadline.remainingMs()));
+    const trace = asTraceparent(request.meta[TRACEPARENT]);
     const body = this.#encode(request, deadline.remainingMs());
+    const isSigned = this.#options.rpcAuth === "signed" || candidate.signed === true;
+    const signed = isSigned ? this.#signer.prepare(candidate, { timeout, trace: trace ?? "", body }) : null;
+    const headers = signed ?? this.#tokenHeaders(timeout, trace);
     const peer = this.#peer(candidate);
     const answer = await this.#exchange(peer, headers, body, cancellation);
+    if (signed?.answeredBy(answer) === false) throw this.#distrust(peer, request.actionName, answer);
     try {
-      return readAnswer(answer.status, answer.text, { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
+      return readAnswer(answer.status, answer.body.toString("utf8"), { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
     } catch (error) {
-      // It drains. Its row says so too, but may not have been read here yet.
-      if (answer.status === 503 && isUndelivered(error)) this.#options.suspect(peer.nodeId, true);
+      if (isUndelivered(error)) this.#noteUndelivered(peer, answer.status, error);
       throw error;
     }
   }
@@ -100,16 +117,15 @@ class RpcClient implements RpcTransport {
     await Promise.allSettled(pools.map((pool) => pool.destroy()));
   }
 
-  #headers(request: RpcRequest, remainingMs: number): string[] {
+  #tokenHeaders(timeout: string, trace: string | null): string[] {
     const [token] = this.#options.tokens();
     if (token === undefined) throw new MeshUnauthorizedError("there is no mesh token to send: the secret that meshToken names is missing or empty");
     const headers = [
       "content-type", "application/json",
       TOKEN_HEADER, token,
       CALLER_HEADER, this.#options.nodeId,
-      TIMEOUT_HEADER, String(wireMs(remainingMs)),
+      TIMEOUT_HEADER, timeout,
     ];
-    const trace = asTraceparent(request.meta[TRACEPARENT]);
     if (trace !== null) headers.push(TRACEPARENT, trace);
     return headers;
   }
@@ -157,7 +173,7 @@ class RpcClient implements RpcTransport {
     throw markUndelivered(new MeshCallError(`mesh peer ${nodeId} advertises an address that mesh option allowedPeers does not allow: ${url.origin}`, { nodeId }));
   }
 
-  #exchange(peer: PeerConnections, headers: string[], body: string, cancellation: CancellationView): Promise<RawAnswer> {
+  #exchange(peer: PeerConnections, headers: string[] | SignedRequest, body: string, cancellation: CancellationView): Promise<RawAnswer> {
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
     if (peer.pending >= this.#options.maxPending) return Promise.reject(overloaded(peer));
     peer.pending++;
@@ -186,6 +202,24 @@ class RpcClient implements RpcTransport {
     });
   }
 
+  /** The error in place of an answer that anybody may have given. Nothing of the answer is believed. */
+  #distrust({ nodeId, advertisedUrl }: PeerConnections, action: string, { status, signature }: RawAnswer): MeshError {
+    if (status === 401 && signature === null) return new MeshUnauthorizedError(refusedUnsigned(nodeId, advertisedUrl), { nodeId });
+    this.#options.suspect(nodeId);
+    const what = signature === null ? "without a signature" : "with a signature that does not fit";
+    const message = `mesh peer ${nodeId} at ${advertisedUrl} answered ${status} to ${action} ${what}: it cannot be told who answered`;
+    return new MeshCallError(message, { code: "BAD_SIGNATURE", nodeId });
+  }
+
+  #noteUndelivered({ nodeId, advertisedUrl }: PeerConnections, status: number, error: unknown): void {
+    // It drains. Its row says so too, but may not have been read here yet.
+    if (status === 503) this.#options.suspect(nodeId, true);
+    if (status !== 421) return;
+    this.#options.suspect(nodeId);
+    // Only the successor at the peer's own address shows that the peer is gone; any other node may have been sent a copy.
+    if (!tellsAddress(error, advertisedUrl)) clearUndelivered(error);
+  }
+
   /** A peer that has answered others since is slow with this call, not gone. */
   #suspectIfSilent(peer: PeerConnections, sentAt: number): void {
     if (peer.lastAnswerAt < sentAt && now() - sentAt >= TELLING_WAIT_MS) this.#options.suspect(peer.nodeId);
@@ -201,6 +235,17 @@ class RpcClient implements RpcTransport {
 function overloaded(peer: PeerConnections): Error {
   const message = `${peer.pending} requests to mesh peer ${peer.nodeId} are under way or waiting already`;
   return markUndelivered(new MeshOverloadedError(message, { nodeId: peer.nodeId }));
+}
+
+function refusedUnsigned(nodeId: string, advertisedUrl: string): string {
+  return `mesh peer ${nodeId} at ${advertisedUrl} does not take this node's signature (401, unsigned): do both have the secret that meshToken names, does the peer know signed requests, and does anything between them change path or headers?`;
+}
+
+function tellsAddress(error: unknown, advertisedUrl: string): boolean {
+  const told = (error as MeshError).data;
+  if (!isObject(told) || typeof told["advertisedUrl"] !== "string") return false;
+  const parsed = parseAdvertisedUrl(told["advertisedUrl"]);
+  return "url" in parsed && parsed.url === advertisedUrl;
 }
 
 /** Where requests to a peer go, or null where its row holds no address. A path must not reach into the authority. */

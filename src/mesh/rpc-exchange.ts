@@ -1,8 +1,11 @@
 import { MeshPayloadTooLargeError } from "../errors.js";
+import { SIGNATURE_HEADER } from "./rpc-signature.js";
 
 export interface RawAnswer {
   readonly status: number;
-  readonly text: string;
+  readonly body: Buffer;
+  /** The signature header; null where there is none, or several. */
+  readonly signature: string | null;
 }
 
 /** The part of undici's controller that an exchange needs. */
@@ -29,6 +32,7 @@ export class Exchange {
   #abortedBy: Error | undefined;
   #over = false;
   #status = 0;
+  #signature: string | null = null;
   #chunks: Buffer[] = [];
   #bytes = 0;
 
@@ -48,8 +52,10 @@ export class Exchange {
     if (this.#abortedBy !== undefined) controller.abort(this.#abortedBy);
   }
 
-  onResponseStart(_controller: ExchangeController, status: number): void {
+  onResponseStart(_controller: ExchangeController, status: number, headers: Readonly<Record<string, unknown>>): void {
+    const signature = headers[SIGNATURE_HEADER];
     this.#status = status;
+    this.#signature = typeof signature === "string" ? signature : null;
     if (!this.#over) this.#owner.answering();
   }
 
@@ -64,7 +70,7 @@ export class Exchange {
     this.#owner.released();
     if (this.#over) return;
     this.#over = true;
-    this.#owner.answered({ status: this.#status, text: this.#text() });
+    this.#owner.answered({ status: this.#status, body: this.#body(), signature: this.#signature });
   }
 
   onResponseError(_controller: ExchangeController | undefined, error: Error): void {
@@ -74,9 +80,8 @@ export class Exchange {
     this.#owner.failed(error, this.#controller !== undefined);
   }
 
-  #text(): string {
-    const whole = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks);
-    return whole.toString("utf8");
+  #body(): Buffer {
+    return this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks);
   }
 
   #refuse(): void {

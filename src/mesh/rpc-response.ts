@@ -2,11 +2,14 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { LingerLimit } from "../pipeline/linger-limit.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import { declaredLength } from "./rpc-body.js";
+import { SIGNATURE_HEADER } from "./rpc-signature.js";
 
 export interface RpcAnswer {
   readonly status: number;
   readonly body: string;
   readonly allow?: string;
+  /** Value of the signature header. */
+  readonly signature?: string;
   /** The connection ends with this answer. */
   readonly close?: true;
 }
@@ -50,9 +53,10 @@ export function refuseAndClose(response: ServerResponse, answer: RpcAnswer, { wh
   });
 }
 
-function headersOf({ body, allow }: RpcAnswer): string[] {
+function headersOf({ body, allow, signature }: RpcAnswer): string[] {
   const headers = ["content-type", "application/json", "content-length", String(Buffer.byteLength(body))];
   if (allow !== undefined) headers.push("allow", allow);
+  if (signature !== undefined) headers.push(SIGNATURE_HEADER, signature);
   return headers;
 }
 

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { MeshActionNotFoundError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError } from "../errors.js";
+import { MeshActionNotFoundError, MeshCallError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError } from "../errors.js";
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { Deadline, now } from "../pipeline/deadline.js";
@@ -14,9 +14,10 @@ import { encodeError } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
 import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
 import * as codec from "./rpc-codec.js";
+import { RequestGate, type Admission, type RpcAuth } from "./rpc-gate.js";
 import { refuseAndClose, refuseUnread, sendAnswer, type Lingering, type RpcAnswer } from "./rpc-response.js";
 import { receivedScope } from "./rpc-scope.js";
-import { RefusedTokens, TokenVerifier } from "./rpc-token.js";
+import { signAnswer } from "./rpc-verifier.js";
 
 /** The host action that the RPC route hands over to. */
 export const EXECUTE_ACTION = "__chimpbase.mesh.rpc.execute";
@@ -24,8 +25,14 @@ export const EXECUTE_ACTION = "__chimpbase.mesh.rpc.execute";
 export interface RpcServerOptions {
   readonly nodeId: string;
   readonly rpcPath: string;
-  /** All are accepted. */
+  /** All are accepted, as token or as key. */
   readonly tokens: () => readonly string[];
+  /** `"signed"`: tokens are refused. Default `"token"`. */
+  readonly rpcAuth?: RpcAuth;
+  /** Ms since the epoch, on the database's clock. */
+  readonly databaseNow: () => number;
+  /** Where peers reach this node; told to those that took it for another one. Default: null, not known. */
+  readonly advertisedUrl?: () => string | null;
   /** The only actions that can be reached. */
   readonly local: LocalActions;
   readonly dispatcher: Dispatcher;
@@ -58,13 +65,17 @@ export interface RpcServer {
   callersGone(): Promise<void>;
 }
 
-/** When a request came, on the monotonic clock, and what its header leaves it; null where it has none. */
+/** When a request came, on the monotonic clock, what its header leaves it, null where it has none, and what it has proved. */
 interface Arrival {
   readonly at: number;
   readonly budgetMs: number | null;
+  readonly admission: Admission;
 }
 
-const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000 };
+const DEFAULTS = {
+  rpcAuth: "token", advertisedUrl: () => null,
+  maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000,
+} as const;
 const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
 const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
 const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
@@ -75,15 +86,14 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
 
 class HttpRpcServer implements RpcServer {
   readonly #options: Required<RpcServerOptions>;
-  readonly #verifier: TokenVerifier;
-  readonly #refused = new RefusedTokens();
+  readonly #gate: RequestGate;
   readonly #connections = new CallerConnections();
   readonly #lingering: Lingering;
   #inFlight = 0;
 
   constructor(options: Required<RpcServerOptions>) {
     this.#options = options;
-    this.#verifier = new TokenVerifier(options.tokens);
+    this.#gate = new RequestGate(options);
     this.#lingering = { wheel: options.wheel, limit: new LingerLimit() };
   }
 
@@ -109,10 +119,15 @@ class HttpRpcServer implements RpcServer {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse, env: HostEnv): Promise<true> {
-    const arrival: Arrival = { at: now(), budgetMs: codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) };
+    if (request.method !== "POST") {
+      refuseUnread(request, response, NOT_A_POST, this.#lingering);
+      return true;
+    }
+    const budgetMs = codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]);
+    const arrival: Arrival = { at: now(), budgetMs, admission: this.#gate.admit(request, env.log) };
     const refusal = this.#refusal(request, arrival, env);
     if (refusal !== null) {
-      refuseUnread(request, response, refusal, this.#lingering);
+      refuseUnread(request, response, seal(refusal, arrival), this.#lingering);
       return true;
     }
     this.#inFlight++;
@@ -126,12 +141,10 @@ class HttpRpcServer implements RpcServer {
   }
 
   /** What is decided before the body is read. */
-  #refusal(request: IncomingMessage, { budgetMs }: Arrival, env: HostEnv): RpcAnswer | null {
-    if (request.method !== "POST") return NOT_A_POST;
-    if (!this.#verifier.accepts(request.headers[codec.TOKEN_HEADER])) {
-      this.#refused.note(request, env.log);
-      return UNAUTHORIZED;
-    }
+  #refusal(request: IncomingMessage, { budgetMs, admission }: Arrival, env: HostEnv): RpcAnswer | null {
+    if (admission.verdict === "unauthorized") return UNAUTHORIZED;
+    if (admission.verdict === "wrong-node") return this.#wrongNode();
+    if (admission.verdict === "too-many-callers") return this.#failure(new MeshOverloadedError("this mesh node remembers as many callers as it can"));
     if (env.draining) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true });
     if (this.#inFlight >= this.#options.maxInFlight) return this.#failure(new MeshOverloadedError(`this mesh node is working on ${this.#inFlight} requests already`));
     if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();
@@ -143,9 +156,10 @@ class HttpRpcServer implements RpcServer {
     const { wheel, maxBodyBytes, bodyTimeoutMs } = this.#options;
     const timeoutMs = Math.min(bodyTimeoutMs, arrival.budgetMs ?? Infinity);
     const body = await readBody(request, { maxBytes: maxBodyBytes, timeoutMs, wheel });
-    if ("fault" in body) return this.#refuseBody(body.fault, response, timeoutMs);
-    const received = codec.decodeRequest(body.text);
-    if (received === null) return sendAnswer(response, NOT_A_REQUEST);
+    if ("fault" in body) return this.#refuseBody(body.fault, response, arrival, timeoutMs);
+    if (!this.#gate.admitsBody(arrival.admission, body.bytes, request, env.log)) return sendAnswer(response, seal(UNAUTHORIZED, arrival));
+    const received = codec.decodeRequest(body.bytes.toString("utf8"));
+    if (received === null) return sendAnswer(response, seal(NOT_A_REQUEST, arrival));
     const root = env.dispatcher.rootScope({ requestId: received.requestId ?? randomUUID() });
     const cancellation = new Cancellation(root.cancellation);
     const onClose = (): void => cancellation.abort(new MeshCancelledError(`the caller of ${received.actionName} has gone`));
@@ -154,7 +168,7 @@ class HttpRpcServer implements RpcServer {
     const answer = await this.#run(received, deadline, () => receivedScope(received, request.headers, { ...root, cancellation }, deadline), env);
     response.off("close", onClose);
     cancellation.dispose();
-    sendAnswer(response, answer);
+    sendAnswer(response, seal(answer, arrival));
   }
 
   /** The answer to a request that could be read. `scope` may refuse: for a chain that is too deep. Never throws. */
@@ -177,10 +191,10 @@ class HttpRpcServer implements RpcServer {
     return new Deadline(budgetMs, arrival.at + budgetMs);
   }
 
-  #refuseBody(fault: BodyFault, response: ServerResponse, timeoutMs: number): void {
+  #refuseBody(fault: BodyFault, response: ServerResponse, arrival: Arrival, timeoutMs: number): void {
     if (fault === "gone") return;
     const answer = fault === "too-large" ? this.#tooLarge() : this.#failure(new MeshTimeoutError("a request whose body did not come", timeoutMs));
-    refuseAndClose(response, answer, this.#lingering);
+    refuseAndClose(response, seal(answer, arrival), this.#lingering);
   }
 
   #success(actionName: string, result: unknown): RpcAnswer {
@@ -194,10 +208,22 @@ class HttpRpcServer implements RpcServer {
     return encodeError(error, this.#options, extra);
   }
 
+  /** With its own address, by which the caller can tell that nobody else can have had the request. */
+  #wrongNode(): RpcAnswer {
+    const { nodeId, advertisedUrl } = this.#options;
+    const options = { code: "WRONG_NODE", status: 421, data: { advertisedUrl: advertisedUrl() } };
+    return this.#failure(new MeshCallError(`this is mesh node ${nodeId}, not the one that the request is for`, options), { undelivered: true });
+  }
+
   #tooLarge(): RpcAnswer {
     const error = new MeshPayloadTooLargeError(`the request body is longer than maxBodyBytes (${this.#options.maxBodyBytes})`);
     return { ...this.#failure(error), close: true };
   }
+}
+
+/** Signed where the request was. */
+function seal(answer: RpcAnswer, { admission: { proof } }: Arrival): RpcAnswer {
+  return proof === null ? answer : { ...answer, signature: signAnswer(proof, answer.status, answer.body) };
 }
 
 function tooDeep(actionName: string): MeshValidationError {

@@ -1,7 +1,5 @@
 import { hash, timingSafeEqual } from "node:crypto";
-import type { IncomingMessage } from "node:http";
-import type { Logger } from "../logger.js";
-import { now } from "../pipeline/deadline.js";
+import { sameSecrets } from "./mesh-key.js";
 
 /** Whether a request shows one of the accepted tokens, in time that says nothing about any of them. */
 export class TokenVerifier {
@@ -26,7 +24,7 @@ export class TokenVerifier {
 
   #accepted(): readonly Buffer[] {
     const tokens = this.#tokens();
-    if (!sameTokens(tokens, this.#known)) {
+    if (!sameSecrets(tokens, this.#known)) {
       this.#known = [...tokens];
       this.#digests = tokens.filter((token) => token !== "").map(digestOf);
     }
@@ -34,24 +32,4 @@ export class TokenVerifier {
   }
 }
 
-function sameTokens(a: readonly string[], b: readonly string[]): boolean {
-  return a === b || (a.length === b.length && a.every((token, index) => token === b[index]));
-}
-
 const digestOf = (token: string): Buffer => hash("sha256", token, "buffer");
-
-const WARN_EVERY_MS = 60_000;
-
-/** Says that callers are refused, at once and then once a minute: anyone can make it happen, as often as they like. */
-export class RefusedTokens {
-  #refused = 0;
-  #quietUntil = 0;
-
-  note({ socket }: IncomingMessage, log: Logger): void {
-    this.#refused++;
-    if (now() < this.#quietUntil) return;
-    log.warn("mesh rpc refused: its token is missing or none that meshToken names; do all nodes share the secret?", { from: socket.remoteAddress, refused: this.#refused });
-    this.#refused = 0;
-    this.#quietUntil = now() + WARN_EVERY_MS;
-  }
-}

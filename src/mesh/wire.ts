@@ -18,6 +18,10 @@ export interface WireOptions {
   readonly local: LocalActions;
   readonly directory: NodeDirectory;
   readonly cpuLoad: () => number;
+  /** Ms since the epoch, on the database's clock. */
+  readonly databaseNow: () => number;
+  /** Where peers reach this node; null before that is known. */
+  readonly advertisedUrl: () => string | null;
 }
 
 /** Both ends of RPC: calls that leave this node, and requests that come in. */
@@ -30,9 +34,9 @@ export interface Wire {
 }
 
 /** Throws `MeshConfigurationError` naming the secret that is missing, or the part of `tls` that is wrong. */
-export function openWire({ env, options, local, directory, cpuLoad }: WireOptions): Wire {
+export function openWire({ env, options, local, directory, cpuLoad, databaseNow, advertisedUrl }: WireOptions): Wire {
   const { nodeId, dispatcher } = env;
-  const { defaultTimeoutMs, maxBodyBytes } = options;
+  const { defaultTimeoutMs, maxBodyBytes, rpcAuth } = options;
   const secrets = options.tokenSecrets.map((name) => readToken(env, name));
   const tokens = (): readonly string[] => secrets;
   const wheel = new TimerWheel();
@@ -41,6 +45,8 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
     tokens,
     suspect: (peer, drains) => directory.suspect(peer, drains),
     revive: createErrorReviver(options.errors),
+    rpcAuth,
+    databaseNow,
     maxBodyBytes,
     tls: readTls(options.tls, tlsPartName),
     allowed: options.allowedPeers,
@@ -50,7 +56,10 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
     middleware: options.middleware,
     defaults: { strategy: options.defaultStrategy, timeoutMs: defaultTimeoutMs, retries: options.defaultRetries },
   });
-  const server = createRpcServer({ nodeId, tokens, local, dispatcher, wheel, rpcPath: options.rpcPath, defaultTimeoutMs, maxBodyBytes });
+  const server = createRpcServer({
+    nodeId, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl, defaultTimeoutMs, maxBodyBytes,
+    rpcPath: options.rpcPath,
+  });
   const close = async (): Promise<void> => {
     await transport.close();
     wheel.close();

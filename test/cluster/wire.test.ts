@@ -8,13 +8,13 @@ import type { About } from "./protocol.js";
 const MINUTES = 60_000;
 const HEARTBEATS = { heartbeatMs: 250, offlineAfterMs: 1_500, gcAfterMs: 60_000 };
 
-test("calls over two hops, between nodes whose clocks are ten minutes wrong and whose paths and tokens differ", async (t) => {
+for (const rpcAuth of ["token", "signed"] as const) test(`calls over two hops, ${rpcAuth}, between nodes whose clocks are ten minutes wrong and whose paths and tokens differ`, async (t) => {
   await using cluster = await Cluster.open();
   const secrets = { OLD: "old", NEW: "new" };
   const [a, b, c] = (await Promise.all([
-    cluster.prepare({ ...HEARTBEATS, meshToken: ["NEW", "OLD"] }, { secrets, clockOffsetMs: 10 * MINUTES }).start(),
-    cluster.prepare({ ...HEARTBEATS, meshToken: ["OLD", "NEW"], rpcPath: "/b/rpc" }, { secrets, clockOffsetMs: -10 * MINUTES }).start(),
-    cluster.prepare({ ...HEARTBEATS, meshToken: ["NEW", "OLD"], rpcPath: "/c" }, { secrets }).start(),
+    cluster.prepare({ ...HEARTBEATS, rpcAuth, meshToken: ["NEW", "OLD"] }, { secrets, clockOffsetMs: 10 * MINUTES }).start(),
+    cluster.prepare({ ...HEARTBEATS, rpcAuth, meshToken: ["OLD", "NEW"], rpcPath: "/b/rpc" }, { secrets, clockOffsetMs: -10 * MINUTES }).start(),
+    cluster.prepare({ ...HEARTBEATS, rpcAuth, meshToken: ["NEW", "OLD"], rpcPath: "/c" }, { secrets }).start(),
   ])) as [ClusterNode, ClusterNode, ClusterNode];
   const startedAt = performance.now();
   const peerCount = async () => Promise.all([a, b, c].map(async (node) => (await node.do("peers")).length));
@@ -69,7 +69,7 @@ test("calls over two hops, between nodes whose clocks are ten minutes wrong and 
   });
 
   await t.test("a node with a token that nobody accepts is refused, and accepts nobody", async () => {
-    const stranger = await cluster.prepare({ ...HEARTBEATS, meshToken: "OTHER" }, { secrets: { OTHER: "other" } }).start();
+    const stranger = await cluster.prepare({ ...HEARTBEATS, rpcAuth, meshToken: "OTHER" }, { secrets: { OTHER: "other" } }).start();
     await until(async () => (await peerCount()).every((count) => count === 3) && (await stranger.do("peers")).length === 3);
     for (const [from, to] of [[a, stranger], [stranger, a]] as const) {
       await assert.rejects(from.do("call", "v1.probe.whoami", {}, { nodeId: to.nodeId }), { code: "UNAUTHORIZED" });

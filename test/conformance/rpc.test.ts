@@ -12,6 +12,8 @@ import { post } from "../mesh/rpc-fixture.js";
 const untilAborted = (signal: AbortSignal): Promise<never> => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
 const portOf = (host: Host): { port: number } => ({ port: Number(new URL(host.url!).port) });
 const token = "t0ken";
+const AUTHS = ["token", "signed"] as const;
+type RpcAuth = (typeof AUTHS)[number];
 
 class Sum { @IsInt() a!: number; @IsInt() b!: number }
 class OutOfStock extends Error {
@@ -44,15 +46,15 @@ const front = service({
   },
 });
 
-async function pair(mesh: MeshFixture): Promise<[Host, Host]> {
-  const [a, b] = await Promise.all([mesh.started([front], { errors: [OutOfStock] }), mesh.started([math])]);
+async function pair(mesh: MeshFixture, rpcAuth: RpcAuth): Promise<[Host, Host]> {
+  const [a, b] = await Promise.all([mesh.started([front], { rpcAuth, errors: [OutOfStock] }), mesh.started([math], { rpcAuth })]);
   await Promise.all([a.mesh.waitFor("v1.math"), b.mesh.waitFor("v1.front")]);
   return [a, b];
 }
 
-test("calls, errors, deadlines and chains between two nodes", async (t) => {
+for (const rpcAuth of AUTHS) test(`calls, errors, deadlines and chains between two nodes (${rpcAuth})`, async (t) => {
   await using mesh = await MeshFixture.open();
-  const [a, b] = await pair(mesh);
+  const [a, b] = await pair(mesh, rpcAuth);
 
   await t.test("arguments arrive as sent", async () => {
     for (const args of [[1], null, { a: [null] }, "x", 0, false]) assert.deepEqual(await a.mesh.call("v1.math.echo", args), args);
@@ -157,10 +159,10 @@ describe("a node that knows only the minimal form", () => {
   });
 });
 
-test("rolling restart: calls without retries do not fail while a node stops", async () => {
+for (const rpcAuth of AUTHS) test(`rolling restart: calls without retries do not fail while a node stops (${rpcAuth})`, async () => {
   await using mesh = await MeshFixture.open();
-  const caller = await mesh.started([front]);
-  const [first] = await Promise.all([mesh.started([math]), mesh.started([math])]);
+  const caller = await mesh.started([front], { rpcAuth });
+  const [first] = await Promise.all([mesh.started([math], { rpcAuth }), mesh.started([math], { rpcAuth })]);
   await until(() => caller.mesh.peers().length === 2);
   let running = true;
   let calls = 0;

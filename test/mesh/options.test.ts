@@ -24,6 +24,7 @@ test("defaults are those of the contract", () => {
     transport: "http",
     advertisedUrl: null,
     tokenSecrets: ["MESH_TOKEN"],
+    rpcAuth: "token",
     rpcPath: "/__chimpbase/mesh/rpc",
     heartbeatMs: 10_000,
     offlineAfterMs: 30_000,
@@ -71,7 +72,7 @@ test("http needs a token; local-only needs neither token nor URL", () => {
   refused({ meshToken: [] }, /meshToken/);
   refused({ meshToken: ["A", 5] }, /meshToken/);
   assert.deepEqual(resolve({ meshToken: ["NEW", "OLD"] }).tokenSecrets, ["NEW", "OLD"]);
-  const local = resolve({ meshToken: undefined, transport: "local-only" });
+  const local = resolve({ meshToken: undefined, transport: "local-only", rpcAuth: "signed" });
   assert.deepEqual([local.tokenSecrets, local.advertisedUrl], [[], null]);
 });
 
@@ -107,6 +108,7 @@ test("rpcPath is an absolute path in normal form", () => {
 test("strategy, transport, middleware, errors, resolve and meta are checked", () => {
   refused({ defaultStrategy: "fastest" }, /"fastest".*"round-robin"/);
   refused({ transport: "grpc" }, /"local-only"/);
+  refused({ rpcAuth: "mtls" }, /rpcAuth cannot be "mtls": use one of "token", "signed"/);
   refused({ middleware: ["log"] }, /middleware/);
   refused({ errors: [Thing] }, /errors cannot be function Thing/);
   refused({ resolve: {} }, /resolve/);

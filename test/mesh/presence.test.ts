@@ -32,6 +32,7 @@ function presence(fixture: RegistryFixture, options: Partial<PresenceOptions> = 
   return {
     told,
     presence: new Presence({
+      rpcAuth: "token",
       registry: fixture.registry(), outbox: told, nodeId: "self", heartbeatMs: 10_000, transport: "http", rpcPath: "/rpc",
       meta: { zone: "eu" }, services: () => [], log: fixture.log, ...options,
     }),

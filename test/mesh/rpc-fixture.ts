@@ -22,6 +22,8 @@ export interface NodeOptions {
   readonly client?: Partial<RpcClientOptions>;
   readonly errors?: readonly Class<Error>[];
   readonly tokens?: readonly string[];
+  readonly rpcAuth?: "token" | "signed";
+  readonly databaseNow?: () => number;
 }
 
 /** A node with RPC on both sides, on a plain HTTP server, that knows the nodes it is told of. */
@@ -35,14 +37,16 @@ export class RpcNode {
   readonly logs: string[] = [];
   readonly caller: MeshCaller;
   readonly transport: RpcTransport;
+  readonly rpcAuth: "token" | "signed";
   draining = false;
   #peers: Candidate[] = [];
   readonly #server: Server;
 
-  private constructor({ nodeId = "node", server, client, errors = [], tokens = [TOKEN] }: NodeOptions) {
+  private constructor({ nodeId = "node", server, client, errors = [], tokens = [TOKEN], rpcAuth = "token", databaseNow = Date.now }: NodeOptions) {
     this.nodeId = nodeId;
+    this.rpcAuth = rpcAuth;
     const { wheel, dispatcher, actions: local } = this;
-    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, defaultTimeoutMs: 5000, ...server });
+    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, ...server });
     const env = Object.defineProperty({
       dispatcher,
       log: createLogger({ write: (line) => void this.logs.push(line) }),
@@ -63,7 +67,7 @@ export class RpcNode {
       candidate: (id) => this.#peers.find((peer) => peer.nodeId === id),
       suspect: (id) => void this.suspected.push(id),
     };
-    this.transport = createRpcClient({ nodeId, tokens: () => tokens, suspect: (id) => directory.suspect(id), revive: createErrorReviver(errors), ...client });
+    this.transport = createRpcClient({ nodeId, tokens: () => tokens, rpcAuth, databaseNow, suspect: (id) => directory.suspect(id), revive: createErrorReviver(errors), ...client });
     this.caller = createCaller({ nodeId, dispatcher, local, directory, transport: this.transport, wheel, middleware: [], defaults: { strategy: "local-first", timeoutMs: 5000, retries: 0 } });
     dispatcher.call = (ctx, name, args, options) => this.caller.call(ctx, name, args, options);
   }
@@ -80,7 +84,7 @@ export class RpcNode {
 
   /** This node, as others know it. */
   get address(): Candidate {
-    return { nodeId: this.nodeId, advertisedUrl: `http://127.0.0.1:${this.port}`, rpcPath: PATH, cpuLoad: 0 };
+    return { nodeId: this.nodeId, advertisedUrl: `http://127.0.0.1:${this.port}`, rpcPath: PATH, signed: this.rpcAuth === "signed", cpuLoad: 0 };
   }
 
   /** From here on, `peers` serve every action that this node does not. */
