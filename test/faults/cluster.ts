@@ -34,11 +34,13 @@ export class FaultNode extends ScriptProcess<NodeCommands> {
 export class FaultCluster {
   readonly #postgres: FaultyPostgres;
   readonly #databaseUrl: string;
+  readonly #rpcAuth: NodeConfig["rpcAuth"];
   readonly #history: History;
   readonly #all: FaultNode[] = [];
 
-  constructor(postgres: FaultyPostgres, databaseUrl: string, history: History) {
+  constructor(postgres: FaultyPostgres, databaseUrl: string, rpcAuth: NodeConfig["rpcAuth"], history: History) {
     this.#postgres = postgres;
+    this.#rpcAuth = rpcAuth;
     this.#databaseUrl = databaseUrl;
     this.#history = history;
   }
@@ -63,6 +65,7 @@ export class FaultCluster {
       database: Object.assign(new URL(this.#databaseUrl), { port: String(postgres.port) }).href,
       port,
       advertisedUrl: `http://127.0.0.1:${http.port}`,
+      rpcAuth: this.#rpcAuth,
       clockMs: CLOCKS_MS[this.#all.length % CLOCKS_MS.length]!,
     };
     const node = new FaultNode(config, http, postgres, this.#history);

@@ -14,7 +14,7 @@ import { HEARTBEAT_MS, LEASE_MS, OFFLINE_AFTER_MS, POOL_SIZE, QUERY_LIMIT_MS } f
 import type { Load, NodeCommands, NodeConfig } from "./protocol.js";
 
 /** One node under faults: makes load as its parent says, and reports what became of each operation. */
-const { name: node, database, port, advertisedUrl, clockMs, retentionMs } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
+const { name: node, database, port, advertisedUrl, rpcAuth, clockMs, retentionMs } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
 setClock(clockMs);
 const journal = new Journal();
 const stopWatching = watchStalls(node, (entry) => journal.add(entry));
@@ -72,7 +72,7 @@ const host = createHost({
   secrets: { values: { MESH_TOKEN: "faults" } },
   logger: { level: (process.env["FAULTS_LOG"] ?? "silent") as LogLevel },
 });
-host.register(chimpbaseMesh({ services: [probe], meshToken: "MESH_TOKEN", advertisedUrl, heartbeatMs: HEARTBEAT_MS, offlineAfterMs: OFFLINE_AFTER_MS, gcAfterMs: 60_000 }));
+host.register(chimpbaseMesh({ services: [probe], meshToken: "MESH_TOKEN", rpcAuth, advertisedUrl, heartbeatMs: HEARTBEAT_MS, offlineAfterMs: OFFLINE_AFTER_MS, gcAfterMs: 60_000 }));
 
 async function outcome<T>(work: () => Promise<T>): Promise<{ startedAt: number; endedAt: number; error: string | null; value: T | null }> {
   const startedAt = now();

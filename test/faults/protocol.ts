@@ -13,6 +13,7 @@ export interface NodeConfig {
   readonly database: string;
   readonly port: number;
   readonly advertisedUrl: string;
+  readonly rpcAuth: "token" | "signed";
   /** How far its clock is ahead, in ms. */
   readonly clockMs: number;
   /** With it, the node follows `fault.kept` over a second bus of this retention. */

@@ -37,6 +37,7 @@ async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: numbe
   process.stdout.write(`${scenario.name} (seed ${seed}) … `);
   const database = `${scenario.name.replaceAll("-", "_")}_${seed}`;
   const trial = await Trial.open(postgres, new Random(seed), quick, database);
+  const { rpcAuth } = trial;
   try {
     await scenario.run(trial);
   } catch (error) {
@@ -46,11 +47,11 @@ async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: numbe
   const faults = history.all("fault").length;
   const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
   const stalledMs = history.stalledMs(0, Infinity, trial.frozen);
-  console.log(`${faults} faults, ${history.operations} operations, ${seconds(performance.now() - startedAt)}, ${seconds(stalledMs)} stalled`);
+  console.log(`${rpcAuth}, ${faults} faults, ${history.operations} operations, ${seconds(performance.now() - startedAt)}, ${seconds(stalledMs)} stalled`);
   if (unjudged > 0) console.log(`  ${unjudged} failed calls not judged: the machine let processes wait meanwhile`);
   if (violations.length > 0) {
     for (const violation of violations) console.log(`  VIOLATION ${violation}`);
-    console.log(`  history: ${await history.save(HISTORIES, `${scenario.name}-${seed}`, { scenario: scenario.name, seed, quick, violations })}`);
+    console.log(`  history: ${await history.save(HISTORIES, `${scenario.name}-${seed}`, { scenario: scenario.name, seed, quick, rpcAuth, violations })}`);
   }
   await trial.close();
   return { scenario: scenario.name, runs: 1, faults, operations: history.operations, violations: violations.length };

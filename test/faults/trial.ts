@@ -31,6 +31,8 @@ const READ_EFFECTS_SQL =
 export class Trial extends Findings {
   readonly cluster: FaultCluster;
   readonly channel = CHANNEL;
+  /** How the nodes of this run know each other: by the seed. */
+  readonly rpcAuth: "token" | "signed";
   readonly #database: string;
   readonly #role: LeastPrivilege;
   readonly #stopWatching: () => void;
@@ -39,7 +41,8 @@ export class Trial extends Findings {
     super();
     this.#database = database;
     this.#role = role;
-    this.cluster = new FaultCluster(postgres, role.url, this.history);
+    this.rpcAuth = random.pick(["token", "signed"] as const);
+    this.cluster = new FaultCluster(postgres, role.url, this.rpcAuth, this.history);
     this.#stopWatching = watchStalls("harness", (entry) => this.history.add(entry));
   }
 
