@@ -44,6 +44,8 @@ export interface MeshOptions {
   readonly errors?: readonly Class<Error>[];
   /** Largest RPC request body, in bytes. Default 1048576. */
   readonly maxBodyBytes?: number;
+  /** Calls from peers that this node works on at the same time; more are refused at once, and go to other nodes. Default 10000. */
+  readonly maxInFlight?: number;
 }
 
 type Optional = "advertisedUrl" | "meshToken" | "resolve";
@@ -62,7 +64,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const TRANSPORTS = ["http", "local-only"] as const;
 const KNOWN: readonly (keyof MeshOptions)[] = [
   "services", "transport", "advertisedUrl", "meshToken", "rpcPath", "heartbeatMs", "offlineAfterMs", "gcAfterMs",
-  "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes",
+  "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes", "maxInFlight",
 ];
 
 /** Throws `MeshConfigurationError` that names the option, its value and the way out. */
@@ -85,6 +87,7 @@ export function resolveMeshOptions(given: MeshOptions, environment: NodeJS.Proce
     resolve: checkResolve(given.resolve),
     errors: checkErrorClasses(given.errors ?? []),
     maxBodyBytes: wholeNumber("maxBodyBytes", given.maxBodyBytes ?? 1024 * 1024, 1),
+    maxInFlight: wholeNumber("maxInFlight", given.maxInFlight ?? 10_000, 1),
   };
 }
 

@@ -1,5 +1,6 @@
 import { Pool } from "undici";
 import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
+import { timeoutError } from "../pipeline/bounded-run.js";
 import { now } from "../pipeline/deadline.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import type { CancellationView, DeadlineView } from "../contract/registration.js";
@@ -10,7 +11,8 @@ import { readAnswer } from "./rpc-answer.js";
 import { CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
-import { isUndelivered, markUndelivered } from "./undelivered.js";
+import { SendQueue } from "./send-queue.js";
+import { markUndelivered, saysDraining } from "./undelivered.js";
 
 export interface RpcClientOptions {
   /** This node, as callees see it. */
@@ -37,9 +39,23 @@ const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, conn
 /** A call that had less time than this proves nothing about the peer that did not answer it. */
 const TELLING_WAIT_MS = 50;
 
+/**
+ * Share of a call's time that it may be expected to wait for a connection. A queue that took all of it would hand the
+ * peer nothing but requests whose callers have given up when the answer comes.
+ */
+const LONGEST_WAIT = 0.5;
+
 /** Plain POST over kept-alive connections, one request at a time on each. Redirects are not followed. */
 export function createRpcClient(options: RpcClientOptions): RpcTransport {
   return new RpcClient({ ...DEFAULTS, ...options });
+}
+
+/** A request as it waits to be sent. */
+interface Sending {
+  readonly action: string;
+  readonly headers: readonly string[];
+  readonly body: string;
+  readonly deadline: DeadlineView;
 }
 
 interface PeerConnections {
@@ -48,7 +64,9 @@ interface PeerConnections {
   readonly rpcPath: string;
   readonly path: string;
   readonly pool: Pool;
-  pending: number;
+  readonly queue: SendQueue;
+  /** Dropped: the pool closes when the last request has ended. */
+  gone: boolean;
   /** When the peer last answered anything. */
   lastAnswerAt: number;
 }
@@ -64,15 +82,15 @@ class RpcClient implements RpcTransport {
   }
 
   async send(candidate: Candidate, request: RpcRequest, deadline: DeadlineView, cancellation: CancellationView): Promise<unknown> {
-    const headers = this.#headers(request, deadline.remainingMs());
+    const headers = this.#headers(request);
     const body = this.#encode(request, deadline.remainingMs());
     const peer = this.#peer(candidate);
-    const answer = await this.#exchange(peer, headers, body, cancellation);
+    const answer = await this.#exchange(peer, { action: request.actionName, headers, body, deadline }, cancellation);
     try {
       return readAnswer(answer.status, answer.text, { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
     } catch (error) {
       // It drains. Its row says so too, but may not have been read here yet.
-      if (answer.status === 503 && isUndelivered(error)) this.#options.suspect(peer.nodeId, true);
+      if (saysDraining(error)) this.#options.suspect(peer.nodeId, true);
       throw error;
     }
   }
@@ -82,7 +100,8 @@ class RpcClient implements RpcTransport {
     if (peer === undefined) return;
     this.#peers.delete(nodeId);
     this.#leaving.add(peer.pool);
-    void peer.pool.close().catch(() => undefined).then(() => this.#leaving.delete(peer.pool));
+    peer.gone = true;
+    this.#closeIfGone(peer);
   }
 
   async close(): Promise<void> {
@@ -91,14 +110,18 @@ class RpcClient implements RpcTransport {
     await Promise.allSettled(pools.map((pool) => pool.destroy()));
   }
 
-  #headers(request: RpcRequest, remainingMs: number): string[] {
+  #closeIfGone({ gone, queue, pool }: PeerConnections): void {
+    if (gone && queue.size === 0) void pool.close().catch(() => undefined).then(() => this.#leaving.delete(pool));
+  }
+
+  /** All but the remaining time, which is told when the request goes out. */
+  #headers(request: RpcRequest): string[] {
     const [token] = this.#options.tokens();
     if (token === undefined) throw new MeshUnauthorizedError("there is no mesh token to send: the secret that meshToken names is missing or empty");
     const headers = [
       "content-type", "application/json",
       TOKEN_HEADER, token,
       CALLER_HEADER, this.#options.nodeId,
-      TIMEOUT_HEADER, String(wireMs(remainingMs)),
     ];
     const trace = asTraceparent(request.meta[TRACEPARENT]);
     if (trace !== null) headers.push(TRACEPARENT, trace);
@@ -133,36 +156,53 @@ class RpcClient implements RpcTransport {
     const { connections, connectTimeoutMs } = this.#options;
     // The deadline of each call is what limits it: undici's own timeouts are off.
     const pool = new Pool(url.origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, connect: { timeout: connectTimeoutMs } });
-    return { nodeId, advertisedUrl, rpcPath, path: url.pathname + url.search, pool, pending: 0, lastAnswerAt: -Infinity };
+    return { nodeId, advertisedUrl, rpcPath, path: url.pathname + url.search, pool, queue: new SendQueue(connections), gone: false, lastAnswerAt: -Infinity };
   }
 
-  #exchange(peer: PeerConnections, headers: string[], body: string, cancellation: CancellationView): Promise<RawAnswer> {
+  #exchange(peer: PeerConnections, sending: Sending, cancellation: CancellationView): Promise<RawAnswer> {
+    const { queue } = peer;
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
-    if (peer.pending >= this.#options.maxPending) return Promise.reject(overloaded(peer));
-    peer.pending++;
+    if (queue.size >= this.#options.maxPending) return Promise.reject(overloaded(peer, `${queue.size} requests to it are under way or waiting already`));
+    const waitMs = queue.expectedWaitMs;
+    const longestMs = sending.deadline.remainingMs() * LONGEST_WAIT;
+    if (waitMs > longestMs) return Promise.reject(overloaded(peer, `a request would wait ${Math.round(waitMs)}ms for its turn, longer than its time allows`));
     const sentAt = now();
     return new Promise((resolve, reject) => {
-      const exchange = new Exchange({
-        maxBytes: this.#options.maxAnswerBytes,
-        answering: () => void (peer.lastAnswerAt = now()),
-        answered: (answer) => {
-          unlink();
-          resolve(answer);
-        },
-        failed: (error, sent) => {
-          unlink();
-          reject(this.#failure(peer, error, sent));
-        },
-        released: () => void peer.pending--,
+      const exchange = this.#exchangeWith(peer, (outcome) => {
+        unlink();
+        if ("error" in outcome) reject(outcome.error);
+        else resolve(outcome);
       });
+      let takeBack = (): void => undefined;
       const unlink = cancellation.onAbort((reason) => {
         if (reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
         const error = toError(reason);
+        takeBack();
         exchange.abort(error);
         reject(error);
       });
-      peer.pool.dispatch({ path: peer.path, method: "POST", headers, body }, exchange);
+      takeBack = queue.add(() => this.#dispatch(peer, sending, exchange));
     });
+  }
+
+  #exchangeWith(peer: PeerConnections, settle: (outcome: RawAnswer | { readonly error: Error }) => void): Exchange {
+    return new Exchange({
+      maxBytes: this.#options.maxAnswerBytes,
+      answering: () => void (peer.lastAnswerAt = now()),
+      answered: settle,
+      failed: (error, sent) => settle({ error: this.#failure(peer, error, sent) }),
+      released: () => {
+        peer.queue.done();
+        this.#closeIfGone(peer);
+      },
+    });
+  }
+
+  /** Its turn has come. Where that took too long, the peer is spared a request that nobody waits for. */
+  #dispatch({ path, pool }: PeerConnections, { action, headers, body, deadline }: Sending, exchange: Exchange): void {
+    const remainingMs = deadline.remainingMs();
+    if (remainingMs <= 0) return exchange.onResponseError(undefined, timeoutError(action, deadline.budgetMs));
+    pool.dispatch({ path, method: "POST", headers: [...headers, TIMEOUT_HEADER, String(wireMs(remainingMs))], body }, exchange);
   }
 
   /** A peer that has answered others since is slow with this call, not gone. */
@@ -180,9 +220,8 @@ class RpcClient implements RpcTransport {
   }
 }
 
-function overloaded(peer: PeerConnections): Error {
-  const message = `${peer.pending} requests to mesh peer ${peer.nodeId} are under way or waiting already`;
-  return markUndelivered(new MeshOverloadedError(message, { nodeId: peer.nodeId }));
+function overloaded({ nodeId }: PeerConnections, reason: string): Error {
+  return markUndelivered(new MeshOverloadedError(`mesh peer ${nodeId} has too much to do: ${reason}`, { nodeId }));
 }
 
 /** Where requests to a peer go, or null where its row holds no address. A path must not reach into the authority. */

@@ -9,7 +9,7 @@ import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/regi
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
 import { CallerConnections } from "./caller-connections.js";
 import type { LocalActions } from "./directory.js";
-import { encodeError } from "./error-codec.js";
+import { encodeError, type Undelivered } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
 import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
 import * as codec from "./rpc-codec.js";
@@ -39,6 +39,8 @@ export interface RpcServerOptions {
   readonly bodyTimeoutMs?: number;
   /** Requests at the same time; more are answered 503. Default 10000. */
   readonly maxInFlight?: number;
+  /** Whether this node takes no requests any more, for good. Default: never. */
+  readonly refuses?: () => boolean;
   /** Whether answers carry stacks. Default: outside production only. */
   readonly stacks?: boolean;
 }
@@ -63,7 +65,7 @@ interface Arrival {
   readonly budgetMs: number | null;
 }
 
-const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000 };
+const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000, refuses: () => false };
 const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
 const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
 const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
@@ -129,8 +131,8 @@ class HttpRpcServer implements RpcServer {
       this.#refused.note(request, env.log);
       return UNAUTHORIZED;
     }
-    if (env.draining) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true });
-    if (this.#inFlight >= this.#options.maxInFlight) return this.#failure(new MeshOverloadedError(`this mesh node is working on ${this.#inFlight} requests already`));
+    if (this.#options.refuses()) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true, draining: true });
+    if (this.#inFlight >= this.#options.maxInFlight) return this.#overloaded(`it works on ${this.#inFlight} requests already`);
     if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();
     if (budgetMs === 0) return this.#failure(new MeshTimeoutError("a request that came too late", 0));
     return null;
@@ -187,7 +189,11 @@ class HttpRpcServer implements RpcServer {
     return { status: 200, body };
   }
 
-  #failure(error: unknown, extra?: { readonly undelivered: true }): RpcAnswer {
+  #overloaded(reason: string): RpcAnswer {
+    return this.#failure(new MeshOverloadedError(`this mesh node has too much to do: ${reason}`), { undelivered: true });
+  }
+
+  #failure(error: unknown, extra?: Undelivered): RpcAnswer {
     return encodeError(error, this.#options, extra);
   }
 

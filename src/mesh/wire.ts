@@ -16,6 +16,8 @@ export interface WireOptions {
   readonly local: LocalActions;
   readonly directory: NodeDirectory;
   readonly cpuLoad: () => number;
+  /** Whether requests that come in are refused, as the node drains. */
+  readonly refuses: () => boolean;
 }
 
 /** Both ends of RPC: calls that leave this node, and requests that come in. */
@@ -28,9 +30,9 @@ export interface Wire {
 }
 
 /** Throws `MeshConfigurationError` naming the secret that is missing. */
-export function openWire({ env, options, local, directory, cpuLoad }: WireOptions): Wire {
+export function openWire({ env, options, local, directory, cpuLoad, refuses }: WireOptions): Wire {
   const { nodeId, dispatcher } = env;
-  const { defaultTimeoutMs, maxBodyBytes } = options;
+  const { defaultTimeoutMs, maxBodyBytes, maxInFlight } = options;
   const secrets = options.tokenSecrets.map((name) => readToken(env, name));
   const tokens = (): readonly string[] => secrets;
   const wheel = new TimerWheel();
@@ -46,7 +48,7 @@ export function openWire({ env, options, local, directory, cpuLoad }: WireOption
     middleware: options.middleware,
     defaults: { strategy: options.defaultStrategy, timeoutMs: defaultTimeoutMs, retries: options.defaultRetries },
   });
-  const server = createRpcServer({ nodeId, tokens, local, dispatcher, wheel, rpcPath: options.rpcPath, defaultTimeoutMs, maxBodyBytes });
+  const server = createRpcServer({ nodeId, tokens, local, dispatcher, wheel, rpcPath: options.rpcPath, defaultTimeoutMs, maxBodyBytes, maxInFlight, refuses });
   const close = async (): Promise<void> => {
     await transport.close();
     wheel.close();
