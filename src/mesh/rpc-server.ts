@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { MeshActionNotFoundError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError } from "../errors.js";
+import { MeshActionNotFoundError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError, toError } from "../errors.js";
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { Cancellation } from "../pipeline/cancellation.js";
-import { Deadline, now } from "../pipeline/deadline.js";
+import { Deadline } from "../pipeline/deadline.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
@@ -11,6 +11,7 @@ import { CallerConnections } from "./caller-connections.js";
 import type { LocalActions } from "./directory.js";
 import { encodeError, type Undelivered } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
+import { LoopShare } from "./loop-share.js";
 import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
 import * as codec from "./rpc-codec.js";
 import { refuseAndClose, refuseUnread, sendAnswer, type RpcAnswer } from "./rpc-response.js";
@@ -65,7 +66,22 @@ interface Arrival {
   readonly budgetMs: number | null;
 }
 
+interface RequestRun {
+  readonly deadline: Deadline;
+  /** Aborted where the caller has gone. */
+  readonly cancellation: Cancellation;
+  /** May refuse: for a chain that is too deep. */
+  readonly scope: () => Scope;
+}
+
 const DEFAULTS = { maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000, refuses: () => false };
+
+/**
+ * Share of its time that a request may have waited for its turn. One that has lost more is likely to be answered when
+ * nobody waits any more, and all those behind it would be later still.
+ */
+const LONGEST_WAIT = 0.5;
+
 const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
 const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
 const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
@@ -79,6 +95,7 @@ class HttpRpcServer implements RpcServer {
   readonly #verifier: TokenVerifier;
   readonly #refused = new RefusedTokens();
   readonly #connections = new CallerConnections();
+  readonly #loop = new LoopShare();
   #inFlight = 0;
 
   constructor(options: Required<RpcServerOptions>) {
@@ -108,7 +125,7 @@ class HttpRpcServer implements RpcServer {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse, env: HostEnv): Promise<true> {
-    const arrival: Arrival = { at: now(), budgetMs: codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) };
+    const arrival: Arrival = { at: this.#loop.turnBeganAt(), budgetMs: codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]) };
     const refusal = this.#refusal(request, arrival, env);
     if (refusal !== null) {
       refuseUnread(request, response, refusal, this.#options.wheel);
@@ -150,18 +167,22 @@ class HttpRpcServer implements RpcServer {
     const onClose = (): void => cancellation.abort(new MeshCancelledError(`the caller of ${received.actionName} has gone`));
     response.once("close", onClose);
     const deadline = this.#deadline(received, arrival);
-    const answer = await this.#run(received, deadline, () => receivedScope(received, request.headers, { ...root, cancellation }, deadline), env);
+    const answer = await this.#run(received, { deadline, cancellation, scope: () => receivedScope(received, request.headers, { ...root, cancellation }, deadline) }, env);
     response.off("close", onClose);
     cancellation.dispose();
     sendAnswer(response, answer);
   }
 
-  /** The answer to a request that could be read. `scope` may refuse: for a chain that is too deep. Never throws. */
-  async #run({ actionName, args, meta }: codec.ReceivedRequest, deadline: Deadline, scope: () => Scope, env: HostEnv): Promise<RpcAnswer> {
+  /** The answer to a request that could be read. Never throws. */
+  async #run({ actionName, args, meta }: codec.ReceivedRequest, { deadline, cancellation, scope }: RequestRun, env: HostEnv): Promise<RpcAnswer> {
     try {
       if (this.#options.local.find(actionName) === undefined) {
         return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
       }
+      await this.#loop.free();
+      if (cancellation.aborted) throw toError(cancellation.reason);
+      const waitedMs = deadline.budgetMs - deadline.remainingMs();
+      if (waitedMs > deadline.budgetMs * LONGEST_WAIT) return this.#overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
       if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
       if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
       const request: ExecuteRequest = { actionName, args };
