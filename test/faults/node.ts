@@ -8,7 +8,7 @@ import { Journal } from "./journal.js";
 import { LoadGenerator } from "./load.js";
 import { watchStalls } from "./stalls.js";
 import type { Call, Emit } from "./history.js";
-import type { Load, NodeCommands, NodeConfig } from "./protocol.js";
+import type { Load, NodeCommands, NodeConfig, Saturation } from "./protocol.js";
 
 /** One node under faults: makes load as its parent says, and reports what became of each operation. */
 const { name: node, database, port, advertisedUrl } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
@@ -33,6 +33,10 @@ const probe = service({
   actions: {
     work: async (ctx: Context, { ms }: { ms: number }) => {
       if (ms > 0) await sleep(ms);
+      return node;
+    },
+    burn: (_ctx: Context, { ms }: { ms: number }) => {
+      for (const end = performance.now() + ms; performance.now() < end; );
       return node;
     },
     transact: (ctx: Context, payload: Payload & { fails: boolean }) =>
@@ -78,9 +82,9 @@ async function outcome<T>(work: () => Promise<T>): Promise<{ startedAt: number; 
   }
 }
 
-async function call({ strategy = "round-robin", nodeId, timeoutMs = 5_000, workMs = 5 }: Load, attempts: number): Promise<void> {
+async function call({ strategy = "round-robin", nodeId, timeoutMs = 5_000, workMs = 5, burnMs }: Load, attempts: number): Promise<void> {
   const options = { strategy, timeoutMs, retry: { attempts, delayMs: 20 }, ...(nodeId === undefined ? {} : { nodeId }) };
-  const { value, ...rest } = await outcome(() => host.mesh.call<string>("v1.probe.work", { ms: workMs }, options));
+  const { value, ...rest } = await outcome(() => host.mesh.call<string>(burnMs === undefined ? "v1.probe.work" : "v1.probe.burn", { ms: burnMs ?? workMs }, options));
   journal.add({ kind: "call", node, attempts, ranOn: value, ...rest } satisfies Call);
 }
 
@@ -94,7 +98,7 @@ function runLoad(load: Load): void {
   const { calls = 0, balanced = 0, broadcasts = 0, transactions = 0, jobMs = 0 } = load;
   generator.run([
     { perSecond: calls / 2, start: () => call(load, 0) },
-    { perSecond: calls / 2, start: () => call(load, 2) },
+    { perSecond: calls / 2, start: () => call(load, load.attempts ?? 2) },
     { perSecond: balanced, start: () => emit("balanced", (payload) => host.mesh.emit("fault.balanced", { ...payload, jobMs })) },
     { perSecond: broadcasts, start: () => emit("broadcast", (payload) => host.mesh.emit("fault.broadcast", payload)) },
     {
@@ -105,6 +109,18 @@ function runLoad(load: Load): void {
         ),
     },
   ]);
+}
+
+async function saturate({ nodeId, concurrency, burnMs, lengthMs }: Saturation): Promise<number> {
+  const startedAt = performance.now();
+  let served = 0;
+  const loop = async (): Promise<void> => {
+    while (performance.now() - startedAt < lengthMs) {
+      served += await host.mesh.call("v1.probe.burn", { ms: burnMs }, { nodeId }).then(() => 1, () => 0);
+    }
+  };
+  await Promise.all(Array.from({ length: concurrency }, loop));
+  return (served * 1000) / (performance.now() - startedAt);
 }
 
 const AT_ONCE = 50;
@@ -140,6 +156,11 @@ serveCommands<NodeCommands>({
   peers: async () => host.mesh.peers().map(({ nodeId }) => nodeId),
   reaches: (nodeId) => host.mesh.call("v1.probe.work", { ms: 0 }, { nodeId, timeoutMs: 500 }).then(() => true, () => false),
   exercise,
+  saturate,
+  memory: async () => {
+    global.gc!();
+    return process.memoryUsage.rss();
+  },
   leave: async () => {
     await host.stop();
     stopWatching();
