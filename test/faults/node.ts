@@ -116,7 +116,7 @@ async function saturate({ nodeId, concurrency, burnMs, lengthMs }: Saturation): 
   let served = 0;
   const loop = async (): Promise<void> => {
     while (performance.now() - startedAt < lengthMs) {
-      served += await host.mesh.call("v1.probe.burn", { ms: burnMs }, { nodeId }).then(() => 1, () => 0);
+      await host.mesh.call("v1.probe.burn", { ms: burnMs }, { nodeId }).then(() => served++, () => undefined);
     }
   };
   await Promise.all(Array.from({ length: concurrency }, loop));
