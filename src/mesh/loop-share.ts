@@ -21,8 +21,9 @@ export class LoopShare {
   /** When the turn began in which this is called, on the clock of `now()`: what is read in it may have been there by then. */
   turnBeganAt(): number {
     if (this.#turnBeganAt !== null) return this.#turnBeganAt;
-    setImmediate(() => (this.#turnBeganAt = null));
-    return (this.#turnBeganAt = now());
+    const beganAt = (this.#turnBeganAt = now());
+    setImmediate(() => this.#endTurn(beganAt));
+    return beganAt;
   }
 
   /** Resolves when a handler may begin: at once where nothing keeps the loop busy. */
@@ -31,6 +32,12 @@ export class LoopShare {
     const turn = new Promise<void>((resolve) => this.#waiting.add(resolve));
     if (!this.#sharing) this.#letOthersIn(TURNS_BETWEEN);
     await turn;
+  }
+
+  /** After a long turn others come in first, though nobody waits: one long handler a turn keeps them out as well. */
+  #endTurn(beganAt: number): void {
+    this.#turnBeganAt = null;
+    if (!this.#sharing && now() - beganAt > SHARE_MS) this.#letOthersIn(TURNS_BETWEEN);
   }
 
   #letOthersIn(turns: number): void {
@@ -44,7 +51,10 @@ export class LoopShare {
     for (let starts = Math.min(MOST_STARTS, this.#waiting.size); starts > 0; starts--) {
       setImmediate(() => now() < end && this.#startNext());
     }
-    setImmediate(() => (this.#waiting.size > 0 ? this.#letOthersIn(TURNS_BETWEEN) : (this.#sharing = false)));
+    setImmediate(() => {
+      if (this.#waiting.size > 0 || now() >= end) this.#letOthersIn(TURNS_BETWEEN);
+      else this.#sharing = false;
+    });
   }
 
   #startNext(): void {
