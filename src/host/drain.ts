@@ -63,8 +63,12 @@ function isIdle({ engines, http }: DrainOptions): boolean {
   return dispatcher.inFlight.size === 0 && (http?.inFlight.size ?? 0) === 0 && worker.inFlight().length === 0;
 }
 
+/** Each with how long it has been running: `v1.users.create (1204 ms)`. */
 function running({ engines, http }: DrainOptions): string[] {
   const { dispatcher, worker } = engines;
-  const names = [...dispatcher.inFlight.names(), ...(http?.inFlight.names() ?? []), ...worker.inFlight()];
-  return names.length > MOST_NAMED ? [...names.slice(0, MOST_NAMED), `… and ${names.length - MOST_NAMED} more`] : names;
+  const lists = [dispatcher.inFlight, ...(http === null ? [] : [http.inFlight])];
+  const jobs = worker.inFlight();
+  const named = [...lists.flatMap((list) => list.oldest(MOST_NAMED)).map(({ name, ageMs }) => `${name} (${Math.round(ageMs)} ms)`), ...jobs].slice(0, MOST_NAMED);
+  const all = lists.reduce((sum, { size }) => sum + size, jobs.length);
+  return all > named.length ? [...named, `… and ${all - named.length} more`] : named;
 }

@@ -143,10 +143,14 @@ class MeshHost implements Host {
   async #drain(running: RunningHost): Promise<void> {
     const { engines, http, env, deliveries } = running;
     const attempt = this.#teardown.attempt.bind(this.#teardown);
+    // While peers are being told, jobs are claimed no more: what was prefetched goes back at once.
+    const withdrawn = Promise.all([
+      attempt("the scheduler", () => engines.scheduler.stop()),
+      attempt("the drain of the worker", () => engines.worker.drain()),
+    ]);
     await drainPlugins(this.#arrangement?.of("lifecycle") ?? [], env, attempt);
     deliveries.close();
-    await attempt("the scheduler", () => engines.scheduler.stop());
-    await attempt("the drain of the worker", () => engines.worker.drain());
+    await withdrawn;
     const { drainTimeoutMs: limitMs, log } = this.#options;
     await drain({ engines, http, limitMs, log });
   }

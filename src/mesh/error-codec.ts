@@ -13,6 +13,12 @@ export interface ErrorOrigin {
   readonly stacks: boolean;
 }
 
+/** What the answering node adds: no handler was reached, and none will be as the node drains. */
+export interface Undelivered {
+  readonly undelivered: true;
+  readonly draining?: true;
+}
+
 export interface EncodedError {
   readonly status: number;
   readonly body: string;
@@ -23,7 +29,7 @@ export interface EncodedError {
  * left out where the error has none. `type` is the class where it differs from `name`. Never throws: `data` that JSON
  * cannot hold, or of more than 64 KiB, is left out and `dataDropped` says why.
  */
-export function encodeError(thrown: unknown, origin: ErrorOrigin, extra?: { readonly undelivered: true }): EncodedError {
+export function encodeError(thrown: unknown, origin: ErrorOrigin, extra?: Undelivered): EncodedError {
   const error = isErrorLike(thrown) ? thrown : toError(thrown);
   const status = statusOf(error);
   const name = shortString(read(error, "name")) ?? "Error";

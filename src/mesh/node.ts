@@ -46,6 +46,8 @@ export class MeshNode implements Reachability {
   #server: RpcServer | null = null;
   #announced = false;
   #ended = false;
+  /** Peers have been told, or there is nobody to tell: calls that come in now are late. */
+  #refuses = false;
   #echoed: ((rev: number) => void) | null = null;
 
   constructor(options: ResolvedMeshOptions, services: NodeServices) {
@@ -95,14 +97,15 @@ export class MeshNode implements Reachability {
     await this.running().presence.start(advertisedUrl);
   }
 
-  /** Peers choose others from here on; handlers still run. */
+  /** Peers choose others from here on. Until they know, their calls are served; then those that come late are refused. */
   async drain(env: HostEnv): Promise<void> {
-    if (!this.#announced || this.#running?.env !== env) return;
+    if (this.#running?.env !== env) return;
     try {
-      await this.#tellAndSettle(() => this.running().presence.drain());
+      if (this.#announced) await this.#tellAndSettle(() => this.running().presence.drain());
     } catch (error) {
       env.log.warn("mesh node could not mark itself draining", { err: error });
     }
+    this.#refuses = true;
   }
 
   /** The row goes first, so that nobody waits for hooks; then the services stop, and connections close. Idempotent. */
@@ -110,7 +113,8 @@ export class MeshNode implements Reachability {
     const running = this.#running;
     // A host that was refused this node must not take it from the host that has it.
     if (running === null || running.env !== env || this.#ended) return;
-    this.#ended = true;
+    // Also where the start failed, and nothing was drained.
+    this.#ended = this.#refuses = true;
     this.closing.abort("the mesh is stopping");
     if (this.#announced) await running.presence.leave();
     await within(running.wire.server.callersGone(), CALLERS_LIMIT_MS);
@@ -160,6 +164,7 @@ export class MeshNode implements Reachability {
     const wire = openWire({
       env, options: this.options, local: this.services, directory: discovery,
       cpuLoad: () => presence.cpuLoad,
+      refuses: () => this.#refuses,
       databaseNow: () => discovery.databaseNow(),
       advertisedUrl: () => this.#ownUrl(env),
     });

@@ -53,6 +53,8 @@ export interface MeshOptions {
   readonly errors?: readonly Class<Error>[];
   /** Largest RPC request body, in bytes. Default 1048576. */
   readonly maxBodyBytes?: number;
+  /** Calls from peers that this node works on at the same time; more are refused at once, and go to other nodes. Default 10000. */
+  readonly maxInFlight?: number;
   /** How this node calls https peers. Certificates and names are always verified. */
   readonly tls?: PeerTlsOptions;
   /**
@@ -92,7 +94,7 @@ const TRANSPORTS = ["http", "local-only"] as const;
 const RPC_AUTHS = ["token", "signed"] as const;
 const KNOWN: readonly (keyof MeshOptions)[] = [
   "services", "transport", "advertisedUrl", "meshToken", "rpcAuth", "rpcPath", "heartbeatMs", "offlineAfterMs", "gcAfterMs",
-  "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes", "tls", "allowedPeers",
+  "defaultStrategy", "defaultTimeoutMs", "defaultRetries", "middleware", "meta", "resolve", "errors", "maxBodyBytes", "maxInFlight", "tls", "allowedPeers",
 ];
 
 /** Throws `MeshConfigurationError` that names the option, its value and the way out. */
@@ -116,6 +118,7 @@ export function resolveMeshOptions(given: MeshOptions, environment: NodeJS.Proce
     resolve: checkResolve(given.resolve),
     errors: checkErrorClasses(given.errors ?? []),
     maxBodyBytes: wholeNumber("maxBodyBytes", given.maxBodyBytes ?? 1024 * 1024, 1),
+    maxInFlight: wholeNumber("maxInFlight", given.maxInFlight ?? 10_000, 1),
     tls: checkTls(given.tls ?? {}),
     allowedPeers: checkAllowedPeers(given.allowedPeers),
   };

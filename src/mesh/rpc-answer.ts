@@ -13,7 +13,7 @@ export function readAnswer(status: number, text: string, call: AnsweredCall, rev
   if (answer.ok && status === 200) return answer.result ?? null;
   if (answer.ok) throw junk(status, text, call);
   const error = revive(answer, status, call);
-  throw answer.undelivered === true ? markUndelivered(error) : error;
+  throw answer.undelivered === true ? markUndelivered(error, answer.draining === true ? "draining" : "refused") : error;
 }
 
 function junk(status: number, text: string, call: AnsweredCall): MeshCallError {

@@ -1,6 +1,7 @@
 import type { LookupFunction } from "node:net";
 import { Pool } from "undici";
 import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
+import { timeoutError } from "../pipeline/bounded-run.js";
 import type { TlsTexts } from "../tls.js";
 import { now } from "../pipeline/deadline.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
@@ -17,9 +18,10 @@ import { readAnswer } from "./rpc-answer.js";
 import { CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcAuth } from "./rpc-gate.js";
-import { RequestSigner, type SignedRequest } from "./rpc-signer.js";
+import { RequestSigner, SignedRequest } from "./rpc-signer.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
-import { clearUndelivered, isUndelivered, markUndelivered } from "./undelivered.js";
+import { SendQueue } from "./send-queue.js";
+import { clearUndelivered, isUndelivered, markUndelivered, saysDraining } from "./undelivered.js";
 
 export interface RpcClientOptions {
   /** This node, as callees see it. */
@@ -57,9 +59,24 @@ const DEFAULTS = {
 /** A call that had less time than this proves nothing about the peer that did not answer it. */
 const TELLING_WAIT_MS = 50;
 
+/**
+ * Share of a call's time that it may be expected to wait for a connection. A queue that took all of it would hand the
+ * peer nothing but requests whose callers have given up when the answer comes.
+ */
+const LONGEST_WAIT = 0.5;
+
 /** Plain POST over kept-alive connections, one request at a time on each. Redirects are not followed. */
 export function createRpcClient(options: RpcClientOptions): RpcTransport {
   return new RpcClient({ ...DEFAULTS, ...options });
+}
+
+/** A request as it waits to be sent. */
+interface Sending {
+  readonly action: string;
+  /** Without the time that remains where they are a list: that is told when the request goes out. */
+  readonly headers: readonly string[] | SignedRequest;
+  readonly body: string;
+  readonly deadline: DeadlineView;
 }
 
 interface PeerConnections {
@@ -68,7 +85,9 @@ interface PeerConnections {
   readonly rpcPath: string;
   readonly path: string;
   readonly pool: Pool;
-  pending: number;
+  readonly queue: SendQueue;
+  /** Dropped: the pool closes when the last request has ended. */
+  gone: boolean;
   /** When the peer last answered anything. */
   lastAnswerAt: number;
 }
@@ -86,14 +105,13 @@ class RpcClient implements RpcTransport {
   }
 
   async send(candidate: Candidate, request: RpcRequest, deadline: DeadlineView, cancellation: CancellationView): Promise<unknown> {
-    const timeout = String(wireMs(deadline.remainingMs()));
     const trace = asTraceparent(request.meta[TRACEPARENT]);
     const body = this.#encode(request, deadline.remainingMs());
     const isSigned = this.#options.rpcAuth === "signed" || candidate.signed === true;
-    const signed = isSigned ? this.#signer.prepare(candidate, { timeout, trace: trace ?? "", body }) : null;
-    const headers = signed ?? this.#tokenHeaders(timeout, trace);
+    const signed = isSigned ? this.#signer.prepare(candidate, { timeout: () => String(wireMs(deadline.remainingMs())), trace: trace ?? "", body }) : null;
+    const headers = signed ?? this.#tokenHeaders(trace);
     const peer = this.#peer(candidate);
-    const answer = await this.#exchange(peer, headers, body, cancellation);
+    const answer = await this.#exchange(peer, { action: request.actionName, headers, body, deadline }, cancellation);
     if (signed?.answeredBy(answer) === false) throw this.#distrust(peer, request.actionName, answer);
     try {
       return readAnswer(answer.status, answer.body.toString("utf8"), { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
@@ -108,7 +126,8 @@ class RpcClient implements RpcTransport {
     if (peer === undefined) return;
     this.#peers.delete(nodeId);
     this.#leaving.add(peer.pool);
-    void peer.pool.close().catch(() => undefined).then(() => this.#leaving.delete(peer.pool));
+    peer.gone = true;
+    this.#closeIfGone(peer);
   }
 
   async close(): Promise<void> {
@@ -117,14 +136,18 @@ class RpcClient implements RpcTransport {
     await Promise.allSettled(pools.map((pool) => pool.destroy()));
   }
 
-  #tokenHeaders(timeout: string, trace: string | null): string[] {
+  #closeIfGone({ gone, queue, pool }: PeerConnections): void {
+    if (gone && queue.size === 0) void pool.close().catch(() => undefined).then(() => this.#leaving.delete(pool));
+  }
+
+  /** All but the remaining time, which is told when the request goes out. */
+  #tokenHeaders(trace: string | null): string[] {
     const [token] = this.#options.tokens();
     if (token === undefined) throw new MeshUnauthorizedError("there is no mesh token to send: the secret that meshToken names is missing or empty");
     const headers = [
       "content-type", "application/json",
       TOKEN_HEADER, token,
       CALLER_HEADER, this.#options.nodeId,
-      TIMEOUT_HEADER, timeout,
     ];
     if (trace !== null) headers.push(TRACEPARENT, trace);
     return headers;
@@ -160,7 +183,7 @@ class RpcClient implements RpcTransport {
     const connect = { ...tls, ...lookup, timeout: connectTimeoutMs, minVersion: "TLSv1.2", rejectUnauthorized: true } as const;
     // The deadline of each call is what limits it: undici's own timeouts are off.
     const pool = new Pool(url.origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, connect });
-    return { nodeId, advertisedUrl, rpcPath, path: url.pathname + url.search, pool, pending: 0, lastAnswerAt: -Infinity };
+    return { nodeId, advertisedUrl, rpcPath, path: url.pathname + url.search, pool, queue: new SendQueue(connections), gone: false, lastAnswerAt: -Infinity };
   }
 
   /** The directory leaves out peers that are refused: here is the last look before anything is sent. */
@@ -173,32 +196,29 @@ class RpcClient implements RpcTransport {
     throw markUndelivered(new MeshCallError(`mesh peer ${nodeId} advertises an address that mesh option allowedPeers does not allow: ${url.origin}`, { nodeId }));
   }
 
-  #exchange(peer: PeerConnections, headers: string[] | SignedRequest, body: string, cancellation: CancellationView): Promise<RawAnswer> {
+  #exchange(peer: PeerConnections, sending: Sending, cancellation: CancellationView): Promise<RawAnswer> {
+    const { queue } = peer;
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
-    if (peer.pending >= this.#options.maxPending) return Promise.reject(overloaded(peer));
-    peer.pending++;
+    if (queue.size >= this.#options.maxPending) return Promise.reject(overloaded(peer, `${queue.size} requests to it are under way or waiting already`));
+    const waitMs = queue.expectedWaitMs;
+    const longestMs = sending.deadline.remainingMs() * LONGEST_WAIT;
+    if (waitMs > longestMs) return Promise.reject(overloaded(peer, `a request would wait ${Math.round(waitMs)}ms for its turn, longer than its time allows`));
     const sentAt = now();
     return new Promise((resolve, reject) => {
-      const exchange = new Exchange({
-        maxBytes: this.#options.maxAnswerBytes,
-        answering: () => void (peer.lastAnswerAt = now()),
-        answered: (answer) => {
-          unlink();
-          resolve(answer);
-        },
-        failed: (error, sent) => {
-          unlink();
-          reject(this.#failure(peer, error, sent));
-        },
-        released: () => void peer.pending--,
+      const exchange = this.#exchangeWith(peer, (outcome) => {
+        unlink();
+        if ("error" in outcome) reject(outcome.error);
+        else resolve(outcome);
       });
+      let takeBack = (): void => undefined;
       const unlink = cancellation.onAbort((reason) => {
         if (reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
         const error = toError(reason);
+        takeBack();
         exchange.abort(error);
         reject(error);
       });
-      peer.pool.dispatch({ path: peer.path, method: "POST", headers, body }, exchange);
+      takeBack = queue.add(() => this.#dispatch(peer, sending, exchange));
     });
   }
 
@@ -213,11 +233,32 @@ class RpcClient implements RpcTransport {
 
   #noteUndelivered({ nodeId, advertisedUrl }: PeerConnections, status: number, error: unknown): void {
     // It drains. Its row says so too, but may not have been read here yet.
-    if (status === 503) this.#options.suspect(nodeId, true);
+    if (saysDraining(error)) this.#options.suspect(nodeId, true);
     if (status !== 421) return;
     this.#options.suspect(nodeId);
     // Only the successor at the peer's own address shows that the peer is gone; any other node may have been sent a copy.
     if (!tellsAddress(error, advertisedUrl)) clearUndelivered(error);
+  }
+
+  #exchangeWith(peer: PeerConnections, settle: (outcome: RawAnswer | { readonly error: Error }) => void): Exchange {
+    return new Exchange({
+      maxBytes: this.#options.maxAnswerBytes,
+      answering: () => void (peer.lastAnswerAt = now()),
+      answered: settle,
+      failed: (error, sent) => settle({ error: this.#failure(peer, error, sent) }),
+      released: () => {
+        peer.queue.done();
+        this.#closeIfGone(peer);
+      },
+    });
+  }
+
+  /** Its turn has come. Where that took too long, the peer is spared a request that nobody waits for. */
+  #dispatch({ path, pool }: PeerConnections, { action, headers, body, deadline }: Sending, exchange: Exchange): void {
+    const remainingMs = deadline.remainingMs();
+    if (remainingMs <= 0) return exchange.onResponseError(undefined, timeoutError(action, deadline.budgetMs));
+    const full = headers instanceof SignedRequest ? headers : [...headers, TIMEOUT_HEADER, String(wireMs(remainingMs))];
+    pool.dispatch({ path, method: "POST", headers: full, body }, exchange);
   }
 
   /** A peer that has answered others since is slow with this call, not gone. */
@@ -232,9 +273,8 @@ class RpcClient implements RpcTransport {
   }
 }
 
-function overloaded(peer: PeerConnections): Error {
-  const message = `${peer.pending} requests to mesh peer ${peer.nodeId} are under way or waiting already`;
-  return markUndelivered(new MeshOverloadedError(message, { nodeId: peer.nodeId }));
+function overloaded({ nodeId }: PeerConnections, reason: string): Error {
+  return markUndelivered(new MeshOverloadedError(`mesh peer ${nodeId} has too much to do: ${reason}`, { nodeId }));
 }
 
 function refusedUnsigned(nodeId: string, advertisedUrl: string): string {

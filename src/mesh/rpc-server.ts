@@ -1,17 +1,18 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { MeshActionNotFoundError, MeshCallError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError } from "../errors.js";
+import { MeshActionNotFoundError, MeshCallError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError, toError } from "../errors.js";
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { Cancellation } from "../pipeline/cancellation.js";
-import { Deadline, now } from "../pipeline/deadline.js";
+import { Deadline } from "../pipeline/deadline.js";
 import { LingerLimit } from "../pipeline/linger-limit.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
 import { CallerConnections } from "./caller-connections.js";
 import type { LocalActions } from "./directory.js";
-import { encodeError } from "./error-codec.js";
+import { encodeError, type Undelivered } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
+import { LoopShare } from "./loop-share.js";
 import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
 import * as codec from "./rpc-codec.js";
 import { RequestGate, type Admission, type RpcAuth } from "./rpc-gate.js";
@@ -47,6 +48,8 @@ export interface RpcServerOptions {
   readonly bodyTimeoutMs?: number;
   /** Requests at the same time; more are answered 503. Default 10000. */
   readonly maxInFlight?: number;
+  /** Whether this node takes no requests any more, for good. Default: never. */
+  readonly refuses?: () => boolean;
   /** Whether answers carry stacks. Default: outside production only. */
   readonly stacks?: boolean;
 }
@@ -72,10 +75,25 @@ interface Arrival {
   readonly admission: Admission;
 }
 
+interface RequestRun {
+  readonly deadline: Deadline;
+  /** Aborted where the caller has gone. */
+  readonly cancellation: Cancellation;
+  /** May refuse: for a chain that is too deep. */
+  readonly scope: () => Scope;
+}
+
 const DEFAULTS = {
   rpcAuth: "token", advertisedUrl: () => null,
-  maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000,
+  maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000, refuses: () => false,
 } as const;
+
+/**
+ * Share of its time that a request may have waited for its turn. One that has lost more is likely to be answered when
+ * nobody waits any more, and all those behind it would be later still.
+ */
+const LONGEST_WAIT = 0.5;
+
 const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
 const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
 const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
@@ -89,6 +107,7 @@ class HttpRpcServer implements RpcServer {
   readonly #gate: RequestGate;
   readonly #connections = new CallerConnections();
   readonly #lingering: Lingering;
+  readonly #loop = new LoopShare();
   #inFlight = 0;
 
   constructor(options: Required<RpcServerOptions>) {
@@ -124,8 +143,8 @@ class HttpRpcServer implements RpcServer {
       return true;
     }
     const budgetMs = codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]);
-    const arrival: Arrival = { at: now(), budgetMs, admission: this.#gate.admit(request, env.log) };
-    const refusal = this.#refusal(request, arrival, env);
+    const arrival: Arrival = { at: this.#loop.turnBeganAt(), budgetMs, admission: this.#gate.admit(request, env.log) };
+    const refusal = this.#refusal(request, arrival);
     if (refusal !== null) {
       refuseUnread(request, response, seal(refusal, arrival), this.#lingering);
       return true;
@@ -141,12 +160,12 @@ class HttpRpcServer implements RpcServer {
   }
 
   /** What is decided before the body is read. */
-  #refusal(request: IncomingMessage, { budgetMs, admission }: Arrival, env: HostEnv): RpcAnswer | null {
+  #refusal(request: IncomingMessage, { budgetMs, admission }: Arrival): RpcAnswer | null {
     if (admission.verdict === "unauthorized") return UNAUTHORIZED;
     if (admission.verdict === "wrong-node") return this.#wrongNode();
     if (admission.verdict === "too-many-callers") return this.#failure(new MeshOverloadedError("this mesh node remembers as many callers as it can"));
-    if (env.draining) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true });
-    if (this.#inFlight >= this.#options.maxInFlight) return this.#failure(new MeshOverloadedError(`this mesh node is working on ${this.#inFlight} requests already`));
+    if (this.#options.refuses()) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true, draining: true });
+    if (this.#inFlight >= this.#options.maxInFlight) return this.#overloaded(`it works on ${this.#inFlight} requests already`);
     if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();
     if (budgetMs === 0) return this.#failure(new MeshTimeoutError("a request that came too late", 0));
     return null;
@@ -165,18 +184,22 @@ class HttpRpcServer implements RpcServer {
     const onClose = (): void => cancellation.abort(new MeshCancelledError(`the caller of ${received.actionName} has gone`));
     response.once("close", onClose);
     const deadline = this.#deadline(received, arrival);
-    const answer = await this.#run(received, deadline, () => receivedScope(received, request.headers, { ...root, cancellation }, deadline), env);
+    const answer = await this.#run(received, { deadline, cancellation, scope: () => receivedScope(received, request.headers, { ...root, cancellation }, deadline) }, env);
     response.off("close", onClose);
     cancellation.dispose();
     sendAnswer(response, seal(answer, arrival));
   }
 
-  /** The answer to a request that could be read. `scope` may refuse: for a chain that is too deep. Never throws. */
-  async #run({ actionName, args, meta }: codec.ReceivedRequest, deadline: Deadline, scope: () => Scope, env: HostEnv): Promise<RpcAnswer> {
+  /** The answer to a request that could be read. Never throws. */
+  async #run({ actionName, args, meta }: codec.ReceivedRequest, { deadline, cancellation, scope }: RequestRun, env: HostEnv): Promise<RpcAnswer> {
     try {
       if (this.#options.local.find(actionName) === undefined) {
         return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
       }
+      await this.#loop.free();
+      if (cancellation.aborted) throw toError(cancellation.reason);
+      const waitedMs = deadline.budgetMs - deadline.remainingMs();
+      if (waitedMs > deadline.budgetMs * LONGEST_WAIT) return this.#overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
       if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
       if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
       const request: ExecuteRequest = { actionName, args };
@@ -204,7 +227,11 @@ class HttpRpcServer implements RpcServer {
     return { status: 200, body };
   }
 
-  #failure(error: unknown, extra?: { readonly undelivered: true }): RpcAnswer {
+  #overloaded(reason: string): RpcAnswer {
+    return this.#failure(new MeshOverloadedError(`this mesh node has too much to do: ${reason}`), { undelivered: true });
+  }
+
+  #failure(error: unknown, extra?: Undelivered): RpcAnswer {
     return encodeError(error, this.#options, extra);
   }
 

@@ -17,7 +17,8 @@ export interface RequestSignerOptions {
 
 /** What a request says beside its signature. */
 export interface UnsignedRequest {
-  readonly timeout: string;
+  /** Asked when the request is signed. */
+  readonly timeout: () => string;
   /** Empty where there is none. */
   readonly trace: string;
   readonly body: string;
@@ -73,10 +74,11 @@ export class SignedRequest implements Iterable<[string, string]> {
   }
 
   [Symbol.iterator](): Iterator<[string, string]> {
-    const { timeout, trace } = this.#request;
+    const { trace } = this.#request;
+    const timeout = this.#request.timeout();
     const headers: [string, string][] = [
       ["content-type", "application/json"],
-      [format.SIGNATURE_HEADER, this.#sign()],
+      [format.SIGNATURE_HEADER, this.#sign(timeout)],
       [CALLER_HEADER, this.#options.nodeId],
       [TIMEOUT_HEADER, timeout],
     ];
@@ -91,8 +93,8 @@ export class SignedRequest implements Iterable<[string, string]> {
     return this.#key.verifies(format.answerText(this.#signature, status, format.bodyHashOf(body)), shown.signature);
   }
 
-  #sign(): string {
-    const { timeout, trace, body } = this.#request;
+  #sign(timeout: string): string {
+    const { trace, body } = this.#request;
     const fields = {
       keyId: this.#key.id,
       timestamp: String(Math.round(this.#options.databaseNow())),

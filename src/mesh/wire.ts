@@ -22,6 +22,8 @@ export interface WireOptions {
   readonly databaseNow: () => number;
   /** Where peers reach this node; null before that is known. */
   readonly advertisedUrl: () => string | null;
+  /** Whether requests that come in are refused, as the node drains. */
+  readonly refuses: () => boolean;
 }
 
 /** Both ends of RPC: calls that leave this node, and requests that come in. */
@@ -34,9 +36,9 @@ export interface Wire {
 }
 
 /** Throws `MeshConfigurationError` naming the secret that is missing, or the part of `tls` that is wrong. */
-export function openWire({ env, options, local, directory, cpuLoad, databaseNow, advertisedUrl }: WireOptions): Wire {
+export function openWire({ env, options, local, directory, cpuLoad, databaseNow, advertisedUrl, refuses }: WireOptions): Wire {
   const { nodeId, dispatcher } = env;
-  const { defaultTimeoutMs, maxBodyBytes, rpcAuth } = options;
+  const { defaultTimeoutMs, maxBodyBytes, maxInFlight, rpcAuth } = options;
   const secrets = options.tokenSecrets.map((name) => readToken(env, name));
   const tokens = (): readonly string[] => secrets;
   const wheel = new TimerWheel();
@@ -57,7 +59,7 @@ export function openWire({ env, options, local, directory, cpuLoad, databaseNow,
     defaults: { strategy: options.defaultStrategy, timeoutMs: defaultTimeoutMs, retries: options.defaultRetries },
   });
   const server = createRpcServer({
-    nodeId, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl, defaultTimeoutMs, maxBodyBytes,
+    nodeId, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl, defaultTimeoutMs, maxBodyBytes, maxInFlight, refuses,
     rpcPath: options.rpcPath,
   });
   const close = async (): Promise<void> => {

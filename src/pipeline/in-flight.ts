@@ -1,12 +1,20 @@
+import { now } from "./deadline.js";
+
 /** Something under way. Linked into the list by itself, so that a start and an end cost a few assignments. */
 export class Run {
   readonly name: string;
+  readonly #beganAt = now();
   /** @internal */ sequence = 0;
   /** @internal */ previous: Run | null = null;
   /** @internal */ next: Run | null = null;
 
   constructor(name: string) {
     this.name = name;
+  }
+
+  /** For how long, in ms. */
+  get ageMs(): number {
+    return now() - this.#beganAt;
   }
 }
 
@@ -46,10 +54,11 @@ export class InFlight {
     if (this.#waiters.length > 0) this.#wake();
   }
 
-  names(): string[] {
-    const names: string[] = [];
-    for (let run = this.#oldest; run !== null; run = run.next) names.push(run.name);
-    return names;
+  /** The oldest first, `most` of them. */
+  oldest(most: number): Run[] {
+    const runs: Run[] = [];
+    for (let run = this.#oldest; run !== null && runs.length < most; run = run.next) runs.push(run);
+    return runs;
   }
 
   /** Resolves when nothing that has begun up to now is under way any more. */

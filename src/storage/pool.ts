@@ -19,6 +19,8 @@ interface Waiter {
 
 const IDLE_TIMEOUT_MS = 30_000;
 const CLOSE_GRACE_MS = 5_000;
+/** Statements that wait for a connection; those of the reserve are counted apart. */
+const MAX_WAITERS = 10_000;
 
 /**
  * Connections for queries, most recently used first: `size` for ordinary users, and one more that only reserved
@@ -123,6 +125,7 @@ export class ConnectionPool {
   }
 
   #wait(timeoutMs: number, reserved: boolean): Promise<PooledConnection> {
+    if ((reserved ? this.#reserved : this.#waiters).size >= MAX_WAITERS) return Promise.reject(this.#tooManyWait());
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#dequeue(waiter).reject(this.#waitedTooLong(timeoutMs)), timeoutMs);
       const waiter: Waiter = { reserved, resolve, reject, timer };
@@ -205,6 +208,12 @@ export class ConnectionPool {
     const expired = this.#idle.splice(0, keep < 0 ? this.#idle.length : keep);
     for (const connection of expired) this.discard(connection);
     if (this.#idle.length > 0) this.#sweep = setTimeout(() => this.#endIdle(), IDLE_TIMEOUT_MS).unref();
+  }
+
+  #tooManyWait(): MeshError {
+    return new MeshOverloadedError(
+      `${MAX_WAITERS} statements and transactions wait for one of the ${this.#options.size} connections of the pool already; raise database.poolSize or do less at the same time`,
+    );
   }
 
   #waitedTooLong(timeoutMs: number): MeshError {

@@ -6,7 +6,7 @@ export class Findings {
   readonly violations: string[] = [];
   /** Failed calls that are put down to a starved machine. */
   unjudged = 0;
-  /** Names of nodes that the scenario stops by SIGSTOP: not the machine's doing. */
+  /** Names of nodes that the scenario itself stops by SIGSTOP, or keeps busy: their stalls are not the machine's doing. */
   readonly frozen: string[] = [];
 
   check(holds: boolean, violation: string): void {

@@ -11,7 +11,7 @@ import { LoadGenerator } from "./load.js";
 import { watchStalls } from "./stalls.js";
 import type { Call, Emit } from "./history.js";
 import { HEARTBEAT_MS, LEASE_MS, OFFLINE_AFTER_MS, POOL_SIZE, QUERY_LIMIT_MS } from "./protocol.js";
-import type { Load, NodeCommands, NodeConfig } from "./protocol.js";
+import type { Load, NodeCommands, NodeConfig, Saturation } from "./protocol.js";
 
 /** One node under faults: makes load as its parent says, and reports what became of each operation. */
 const { name: node, database, port, advertisedUrl, rpcAuth, clockMs, retentionMs } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
@@ -42,6 +42,10 @@ const probe = service({
     },
     ask: (ctx: Context) => ctx.db.query("SELECT 1"),
     hold: (ctx: Context, { ms }: { ms: number }) => ctx.transaction((tx) => tx.db.query("SELECT pg_sleep(?1::float8 / 1000)", [ms])),
+    burn: (_ctx: Context, { ms }: { ms: number }) => {
+      for (const end = performance.now() + ms; performance.now() < end; );
+      return node;
+    },
     transact: (ctx: Context, payload: Payload & { fails: boolean }) =>
       ctx.transaction(async (tx) => {
         await insert(tx, "mark", payload);
@@ -85,9 +89,9 @@ async function outcome<T>(work: () => Promise<T>): Promise<{ startedAt: number; 
   }
 }
 
-async function call({ strategy = "round-robin", nodeId, timeoutMs = 5_000, workMs = 5 }: Load, attempts: number): Promise<void> {
+async function call({ strategy = "round-robin", nodeId, timeoutMs = 5_000, workMs = 5, burnMs }: Load, attempts: number): Promise<void> {
   const options = { strategy, timeoutMs, retry: { attempts, delayMs: 20 }, ...(nodeId === undefined ? {} : { nodeId }) };
-  const { value, ...rest } = await outcome(() => host.mesh.call<string>("v1.probe.work", { ms: workMs }, options));
+  const { value, ...rest } = await outcome(() => host.mesh.call<string>(burnMs === undefined ? "v1.probe.work" : "v1.probe.burn", { ms: burnMs ?? workMs }, options));
   journal.add({ kind: "call", node, attempts, ranOn: value, ...rest } satisfies Call);
 }
 
@@ -106,7 +110,7 @@ function runLoad(load: Load): void {
   const { calls = 0, balanced = 0, broadcasts = 0, transactions = 0, queries = 0, kept: keptEvents = 0, jobMs = 0 } = load;
   generator.run([
     { perSecond: calls / 2, start: () => call(load, 0) },
-    { perSecond: calls / 2, start: () => call(load, 2) },
+    { perSecond: calls / 2, start: () => call(load, load.attempts ?? 2) },
     { perSecond: balanced, start: () => emit("balanced", (payload) => host.mesh.emit("fault.balanced", { ...payload, jobMs })) },
     { perSecond: broadcasts, start: () => emit("broadcast", (payload) => host.mesh.emit("fault.broadcast", payload)) },
     {
@@ -119,6 +123,18 @@ function runLoad(load: Load): void {
     { perSecond: queries, start: ask },
     { perSecond: keptEvents, start: () => emit("kept", (payload) => kept!.publish(payload)) },
   ]);
+}
+
+async function saturate({ nodeId, concurrency, burnMs, lengthMs }: Saturation): Promise<number> {
+  const startedAt = performance.now();
+  let served = 0;
+  const loop = async (): Promise<void> => {
+    while (performance.now() - startedAt < lengthMs) {
+      await host.mesh.call("v1.probe.burn", { ms: burnMs }, { nodeId }).then(() => served++, () => undefined);
+    }
+  };
+  await Promise.all(Array.from({ length: concurrency }, loop));
+  return (served * 1000) / (performance.now() - startedAt);
 }
 
 const AT_ONCE = 50;
@@ -159,6 +175,11 @@ serveCommands<NodeCommands>({
     await Promise.allSettled(Array.from({ length: POOL_SIZE }, hold));
   },
   exercise,
+  saturate,
+  memory: async () => {
+    global.gc!();
+    return process.memoryUsage.rss();
+  },
   leave: async () => {
     await host.stop();
     await kept?.close();

@@ -33,6 +33,10 @@ export interface Load {
   readonly timeoutMs?: number;
   /** How long the action runs. */
   readonly workMs?: number;
+  /** Calls go to an action that keeps the processor busy for so long instead. */
+  readonly burnMs?: number;
+  /** Tries after the first, of all calls. */
+  readonly attempts?: number;
   readonly balanced?: number;
   /** How long the handler of a balanced event runs after its write. */
   readonly jobMs?: number;
@@ -43,6 +47,14 @@ export interface Load {
   readonly queries?: number;
   /** Broadcasts over the bus with a short retention. */
   readonly kept?: number;
+}
+
+/** Calls made one after the other, in so many loops. */
+export interface Saturation {
+  readonly nodeId: string;
+  readonly concurrency: number;
+  readonly burnMs: number;
+  readonly lengthMs: number;
 }
 
 export interface NodeCommands {
@@ -59,6 +71,10 @@ export interface NodeCommands {
   hog(ms: number): Promise<void>;
   /** Calls and broadcasts as fast as they go, and what the heap holds afterwards, in bytes. */
   exercise(rounds: number): Promise<number>;
+  /** What the other node serves at most, in calls a second. */
+  saturate(saturation: Saturation): Promise<number>;
+  /** What the process holds, in bytes. */
+  memory(): Promise<number>;
   /** Stops, or waits for the end of a stop by SIGTERM, and lets go of the parent: the process must end by itself. */
   leave(): Promise<void>;
 }

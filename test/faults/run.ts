@@ -12,6 +12,7 @@ import { frozen } from "./scenarios/frozen.js";
 import { killed } from "./scenarios/killed.js";
 import { leftovers } from "./scenarios/leftovers.js";
 import { links } from "./scenarios/links.js";
+import { overload } from "./scenarios/overload.js";
 import { postgresDown } from "./scenarios/postgres-down.js";
 import { retention } from "./scenarios/retention.js";
 import { registry } from "./scenarios/registry.js";
@@ -20,7 +21,7 @@ import { starved } from "./scenarios/starved.js";
 import { transactions } from "./scenarios/transactions.js";
 
 const SCENARIOS = [
-  killed, exactlyOnce, rollingRestart, broadcasts, retention, frozen, postgresDown, starved, links, transactions, registry, leftovers,
+  killed, exactlyOnce, rollingRestart, broadcasts, retention, frozen, postgresDown, starved, overload, links, transactions, registry, leftovers,
 ];
 const HISTORIES = ".data/faults";
 

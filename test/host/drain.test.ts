@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
 import { test } from "node:test";
+import pg from "pg";
 import { action, onStart, onStop, route, subscription, worker, type Context, type RouteEnv } from "@chimpbase/mesh";
 import { makeHost } from "../support/host.js";
 import { until } from "../support/wait.js";
@@ -73,7 +74,10 @@ test("what still runs at the drain limit is named in the log and aborted; stop h
   assert.equal((reason as { code?: string }).code, "CANCELLED");
   assert.deepEqual(rows, [{ one: 1 }]);
   const warning = lines.find(({ msg }) => msg.includes("drain limit of 100ms"));
-  assert.ok((warning?.["running"] as string[]).includes("stubborn"));
+  const running = warning?.["running"] as string[];
+  const ages = running.map((entry) => /^(?:stubborn|GET \/|endless) \((\d+) ms\)$/.exec(entry)?.[1]);
+  assert.equal(ages.length, 3, running.join());
+  assert.ok(ages.every((ms) => Number(ms) >= 90), running.join());
   assert.notEqual(await answer, 200);
 });
 
@@ -122,4 +126,42 @@ test("idle keep-alive connections do not hold up stop, and steady requests do no
   // Served, or told that the host stops, where it came after the drain: never anything else, and never cut off half-way.
   assert.equal(statuses[0], 200);
   assert.deepEqual(statuses.filter((status) => status !== 200 && status !== 503), []);
+});
+
+test("while plugins drain, a host claims no more jobs and has given back those that it had prefetched", async (t) => {
+  const { host, databaseUrl } = await makeHost(t, { server: false, worker: { concurrency: 1, pollIntervalMs: 50 } });
+  const claimed = async (): Promise<number> => {
+    const database = new pg.Client({ connectionString: databaseUrl });
+    await database.connect();
+    const { rows } = await database.query<{ count: string }>("SELECT count(*) FROM _chimpbase_mesh_jobs WHERE token IS NOT NULL");
+    await database.end();
+    return Number(rows[0]!.count);
+  };
+  const plugins = gate();
+  const jobs = gate();
+  let begun = 0;
+  let enqueue: Context["queue"]["enqueue"] | undefined;
+  host.register(
+    { kind: "lifecycle", name: "patient", drain: () => plugins.opened },
+    worker("mixed", async (_ctx, slow: boolean) => {
+      if (!slow) return;
+      begun++;
+      await jobs.opened;
+    }, { transaction: false }),
+    onStart(async (ctx) => {
+      enqueue = (queue, payload) => ctx.queue.enqueue(queue, payload);
+      await ctx.transaction((tx) => Promise.all(Array.from({ length: 200 }, (_, index) => tx.queue.enqueue("mixed", index >= 50))));
+    }),
+  );
+  await host.start();
+  await until(async () => begun === 1 && (await claimed()) > 1);
+  const stopping = host.stop();
+  await until(async () => (await claimed()) === 1);
+  await enqueue!("mixed", true).catch(() => undefined);
+  jobs.open();
+  await until(async () => (await claimed()) === 0);
+  assert.equal(begun, 1);
+  plugins.open();
+  await stopping;
+  assert.equal(begun, 1);
 });

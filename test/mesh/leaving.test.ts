@@ -18,7 +18,7 @@ test("a node that stops marks itself draining, then deletes its row, then says t
     },
   } })]);
   let release: (() => void) | undefined;
-  const slow = service({ name: "slow", version: 1, actions: { wait: () => new Promise<string>((resolve) => (release = () => resolve("done"))) } });
+  const slow = service({ name: "slow", version: 1, actions: { wait: () => new Promise<string>((resolve) => (release = () => resolve("done"))), quick: () => "served" } });
   const leaving: Host = await mesh.started([slow]);
   await watcher.mesh.waitFor("v1.slow.wait");
   const call = watcher.mesh.call("v1.slow.wait");
@@ -26,11 +26,84 @@ test("a node that stops marks itself draining, then deletes its row, then says t
   const stopped = leaving.stop();
   await until(() => seen.includes("announce true"));
   assert.equal(watcher.mesh.peers()[0]?.nodeId, leaving.nodeId, "a draining node is still a peer");
-  // The watcher's handler may hear of the row before its cache has read it; until then the draining node itself refuses.
-  await until(async () => (await codeOf(watcher.mesh.call("v1.slow.wait"))) !== "OVERLOADED");
+  // The watcher's handler may hear of the row before its cache has read it; until then the draining node serves.
+  const codes: unknown[] = [];
+  await until(async () => codes.push(await codeOf(watcher.mesh.call("v1.slow.quick"))) && codes.at(-1) !== null);
+  assert.equal(codes.at(-1), "NO_AVAILABLE_NODE");
   await assert.rejects(watcher.mesh.call("v1.slow.wait"), { code: "NO_AVAILABLE_NODE" });
   release!();
   assert.equal(await call, "done");
   await stopped;
   await until(() => seen.at(-1) === "leave no row");
+});
+
+interface Answer {
+  readonly status: number;
+  readonly undelivered: unknown;
+}
+
+/** A call as a caller makes it that knows nothing of the registry. */
+async function post(host: Host, actionName: string): Promise<Answer> {
+  const body = JSON.stringify({ actionName, args: null, callerNodeId: "stranger", deadlineMs: 5_000 });
+  const response = await fetch(`${host.url}/__chimpbase/mesh/rpc`, { method: "POST", headers: { "x-chimpbase-mesh-token": "t0ken" }, body });
+  const { undelivered } = (await response.json()) as { undelivered?: boolean };
+  return { status: response.status, undelivered };
+}
+
+const held = () => {
+  const gate: { release?: () => void } = {};
+  const definition = service({ name: "held", version: 1, actions: { wait: () => new Promise<void>((resolve) => (gate.release = resolve)), quick: () => "served" } });
+  return { gate, definition };
+};
+
+test("a node that stops is unready and marked at once, serves calls while its peers are being told, and refuses those that come later", async () => {
+  await using mesh = await MeshFixture.open();
+  await mesh.started([service({ name: "peer", version: 1, actions: {} })]);
+  const { gate, definition } = held();
+  const leaving = await mesh.started([definition]);
+  await until(() => leaving.mesh.peers().length === 1);
+  const underWay = post(leaving, "v1.held.wait");
+  await until(() => gate.release !== undefined);
+
+  const stopped = leaving.stop();
+  const [ready, first] = await Promise.all([fetch(`${leaving.url}/readyz`), post(leaving, "v1.held.quick")]);
+  assert.equal(ready.status, 503);
+  assert.equal(first.status, 200);
+  const answers: Answer[] = [];
+  await until(async () => answers.push(await post(leaving, "v1.held.quick")) && answers.at(-1)!.status !== 200);
+  assert.deepEqual(answers.at(-1), { status: 503, undelivered: true });
+  const marked = (await rows(mesh)).filter(({ metadata_json }) => (JSON.parse(metadata_json) as { $mesh: { draining: boolean } }).$mesh.draining);
+  assert.deepEqual(marked.map(({ node_id }) => node_id), [leaving.nodeId]);
+  assert.equal((await post(leaving, "v1.held.quick")).status, 503);
+
+  gate.release!();
+  assert.equal((await underWay).status, 200);
+  await stopped;
+});
+
+test("a node that stops with nobody to tell refuses calls, and still ends those under way", async () => {
+  await using mesh = await MeshFixture.open();
+  const { gate, definition } = held();
+  const leaving = await mesh.started([definition]);
+  const underWay = post(leaving, "v1.held.wait");
+  await until(() => gate.release !== undefined);
+  const stopped = leaving.stop();
+  await until(async () => (await post(leaving, "v1.held.quick")).status === 503);
+  gate.release!();
+  assert.equal((await underWay).status, 200);
+  await stopped;
+});
+
+test("calls to a node that stops go to another once it refuses, also where they are started in the same moment", async () => {
+  await using mesh = await MeshFixture.open();
+  const caller = await mesh.started([service({ name: "caller", version: 1, actions: {} })]);
+  const twin = () => service({ name: "twin", version: 1, actions: { who: (ctx: Context) => ctx.mesh.nodeId() } });
+  const [leaving, staying] = [await mesh.started([twin()]), await mesh.started([twin()])];
+  await until(() => caller.mesh.peers().length === 2);
+  let stopped = false;
+  const stopping = leaving.stop().then(() => (stopped = true));
+  const servedBy: unknown[] = [];
+  while (!stopped) servedBy.push(...(await Promise.all(Array.from({ length: 4 }, () => caller.mesh.call("v1.twin.who")))));
+  await stopping;
+  assert.equal(servedBy.at(-1), staying.nodeId);
 });

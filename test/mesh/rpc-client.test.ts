@@ -381,3 +381,98 @@ describe("connections to a peer", () => {
     assert.equal(await a.call("v1.x.y"), "second");
   });
 });
+
+describe("a peer with too much to do", () => {
+  const refusal = (draining?: true) => JSON.stringify({ ok: false, error: "busy", name: "MeshOverloadedError", code: "OVERLOADED", undelivered: true, draining });
+
+  test("sends its calls elsewhere without an attempt being lost, and stays in use", async (t) => {
+    const [a, b, c] = await nodes(t, { nodeId: "a" }, { nodeId: "b", server: { maxInFlight: 1 } }, { nodeId: "c" }) as [RpcNode, RpcNode, RpcNode];
+    let release: (() => void) | undefined;
+    b.actions.add("v1.b.hang", () => new Promise<void>((resolve) => (release = resolve)));
+    for (const [node, name] of [[b, "b"], [c, "c"]] as const) node.actions.add("v1.s.x", () => name);
+    const busy = a.call("v1.b.hang", {}, { nodeId: "b" });
+    await until(() => release);
+    for (let n = 0; n < 4; n++) assert.equal(await a.call("v1.s.x"), "c");
+    assert.deepEqual(a.suspected, []);
+    release!();
+    await busy;
+    const served = [await a.call("v1.s.x"), await a.call("v1.s.x")];
+    assert.ok(served.includes("b"), served.join());
+  });
+
+  test("fails a call where all others have too much to do as well: each is asked once an attempt", async (t) => {
+    const [a] = await nodes(t, { nodeId: "a" }) as [RpcNode];
+    const asked: string[] = [];
+    for (const nodeId of ["x", "y", "z"]) a.knows({ ...(await strangePeer(t, createServer((_q, s) => { asked.push(nodeId); s.writeHead(503).end(refusal()); }))), nodeId });
+    await assert.rejects(a.call("v1.s.x"), (error) => error instanceof MeshOverloadedError && error.retryable);
+    assert.deepEqual(asked.sort(), ["x", "y", "z"]);
+    await assert.rejects(a.call("v1.s.x", {}, { retry: { attempts: 1, delayMs: 1 } }), MeshOverloadedError);
+    assert.ok(asked.length <= 9, asked.join());
+    assert.deepEqual(a.suspected, []);
+  });
+
+  test("is told apart from one that drains", async (t) => {
+    const a = await answering(t, (_q, s) => s.writeHead(503).end(refusal(true)));
+    await assert.rejects(a.call("v1.s.x"), MeshOverloadedError);
+    assert.deepEqual(a.suspected, ["strange"]);
+  });
+
+  test("gets no more than its queue holds; the rest goes to others", async (t) => {
+    const [a, b, c] = await nodes(t, { nodeId: "a", client: { connections: 1, maxPending: 1 } }, { nodeId: "b" }, { nodeId: "c" }) as [RpcNode, RpcNode, RpcNode];
+    let release: (() => void) | undefined;
+    b.actions.add("v1.b.hang", () => new Promise<void>((resolve) => (release = resolve))).add("v1.s.x", () => "b");
+    c.actions.add("v1.s.x", () => "c");
+    const busy = a.call("v1.b.hang", {}, { nodeId: "b" });
+    await until(() => release);
+    for (let n = 0; n < 4; n++) assert.equal(await a.call("v1.s.x"), "c");
+    await assert.rejects(a.call("v1.s.x", {}, { nodeId: "b" }), (error) => error instanceof MeshOverloadedError && error.nodeId === "b");
+    release!();
+    await busy;
+  });
+
+  test("gets no request that would lose half of its time in the queue, once its pace is known", async (t) => {
+    let answered = 0;
+    const server = createServer((_q, s) => { setTimeout(() => { answered++; s.end('{"ok":true,"result":1}'); }, 20); });
+    const [a] = await nodes(t, { nodeId: "a", client: { connections: 1 } }) as [RpcNode];
+    a.knows(await strangePeer(t, server));
+    const jam = Array.from({ length: 60 }, () => a.call("v1.x.y", {}, { timeoutMs: 60_000 }));
+    await until(() => answered === 10);
+    const asked = performance.now();
+    await assert.rejects(a.call("v1.x.y", {}, { timeoutMs: 1_000 }), (error) => error instanceof MeshOverloadedError && /would wait \d+ms/.test(error.message));
+    assert.ok(performance.now() - asked < 200);
+    assert.equal(await a.call("v1.x.y", {}, { timeoutMs: 60_000 }), 1);
+    assert.deepEqual(await Promise.all(jam), jam.map(() => 1));
+    assert.equal(await a.call("v1.x.y", {}, { timeoutMs: 1_000 }), 1);
+  });
+
+  test("gets no request that was taken back while it waited, and is told what remains when it is sent", async (t) => {
+    const seen: { args: unknown; ms: number }[] = [];
+    let release: (() => void) | undefined;
+    const server = createServer((request, response) => {
+      let text = "";
+      request.on("data", (chunk) => (text += chunk)).on("end", () => {
+        seen.push({ args: (JSON.parse(text) as { args: unknown }).args, ms: Number(request.headers["x-chimpbase-mesh-timeout"]) });
+        const answer = (): unknown => response.end('{"ok":true,"result":1}');
+        if (seen.length === 1) release = answer;
+        else answer();
+      });
+    });
+    const [a] = await nodes(t, { nodeId: "a", client: { connections: 1 } }) as [RpcNode];
+    a.knows(await strangePeer(t, server));
+    const first = a.call("v1.x.y", 1);
+    await until(() => release);
+    const controller = new AbortController();
+    const takenBack = a.call("v1.x.y", 2, { signal: controller.signal });
+    const late = a.call("v1.x.y", 3, { timeoutMs: 30 });
+    const queued = performance.now();
+    const third = a.call("v1.x.y", 4, { timeoutMs: 10_000 });
+    controller.abort();
+    await assert.rejects(takenBack, MeshCancelledError);
+    await assert.rejects(late, MeshTimeoutError);
+    const waited = performance.now() - queued;
+    release!();
+    await Promise.all([first, third]);
+    assert.deepEqual(seen.map(({ args }) => args), [1, 4]);
+    assert.ok(seen[1]!.ms <= 10_000 - Math.floor(waited), `${seen[1]!.ms} ms told after ${waited} ms`);
+  });
+});

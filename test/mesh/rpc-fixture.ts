@@ -46,8 +46,8 @@ export class RpcNode {
     this.nodeId = nodeId;
     this.rpcAuth = rpcAuth;
     const { wheel, dispatcher, actions: local } = this;
-    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, ...server });
-    const env = Object.defineProperty({
+    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, refuses: () => this.draining, ...server });
+    const env = {
       dispatcher,
       log: createLogger({ write: (line) => void this.logs.push(line) }),
       action: async (name: string, args: unknown, scope: Scope) => {
@@ -55,7 +55,7 @@ export class RpcNode {
         if (name === EXECUTE_ACTION) return rpc.execute(dispatcher.context(scope), args as ExecuteRequest);
         throw new Error(`no host action ${name}`);
       },
-    }, "draining", { get: () => this.draining }) as unknown as HostEnv;
+    } as unknown as HostEnv;
     this.#server = createServer((request, response) => {
       void (async () => {
         if (!(await rpc.handle(request, response, env))) response.writeHead(404).end("not here");

@@ -280,7 +280,7 @@ test("a draining node answers 503 and says that nothing was run", async () => {
   const node = await RpcNode.start();
   node.draining = true;
   const reply = await post(node, { actionName: "v1.t.x" });
-  assert.deepEqual([reply.status, reply.json.code, reply.json.undelivered], [503, "OVERLOADED", true]);
+  assert.deepEqual([reply.status, reply.json.code, reply.json.undelivered, reply.json.draining], [503, "OVERLOADED", true, true]);
   await node.close();
 });
 
@@ -291,7 +291,10 @@ test("a node with its limit of requests under way answers 503, and works again w
   const first = post(node, { actionName: "v1.t.wait" });
   await until(() => release);
   const second = await post(node, { actionName: "v1.t.wait" });
-  assert.deepEqual([second.status, second.json.code], [503, "OVERLOADED"]);
+  assert.deepEqual([second.status, second.json.code, second.json.undelivered, second.json.draining], [503, "OVERLOADED", true, undefined]);
+  const raw = (await RawConnection.to(node)).send(`POST ${PATH} HTTP/1.1\r\nhost: x\r\nx-chimpbase-mesh-token: ${TOKEN}\r\ncontent-length: 1000\r\n\r\n`);
+  await until(() => raw.received.includes("503"), { message: "it is refused before its body has come" });
+  raw.destroy();
   release!();
   assert.equal((await first).status, 200);
   const third = post(node, { actionName: "v1.t.wait" });
@@ -300,6 +303,28 @@ test("a node with its limit of requests under way answers 503, and works again w
   release!();
   assert.equal((await third).status, 200);
   await node.close();
+});
+
+/** Keeps the event loop, as a handler does that computes. */
+function burn(ms: number): void {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+}
+
+test("a request that loses half of its time before its turn comes is refused, and reaches no handler", async (t) => {
+  const node = await RpcNode.start();
+  t.after(() => node.close());
+  let begun = 0;
+  node.actions.add("v1.t.burn", () => { begun++; burn(40); });
+  const headers = { "x-chimpbase-mesh-timeout": "400" };
+  const replies = await Promise.all(Array.from({ length: 30 }, () => post(node, { actionName: "v1.t.burn" }, { headers })));
+  const refused = replies.filter(({ status }) => status === 503);
+  assert.ok(refused.length > 10, `${refused.length} of 30 were refused`);
+  assert.ok(begun > 0);
+  assert.equal(begun + refused.length, 30);
+  for (const { json } of refused) assert.deepEqual([json.code, json.undelivered, json.draining], ["OVERLOADED", true, undefined]);
+  assert.match(String(refused[0]!.json.error), /has waited \d+ms for its turn/);
+  assert.equal((await post(node, { actionName: "v1.t.burn" })).status, 200);
 });
 
 test("stacks stay at home where they are not wanted", async () => {

@@ -10,16 +10,19 @@ function add(list: InFlight, ...names: string[]): Run[] {
   });
 }
 
-test("names are listed oldest first, whatever the order of the ends", () => {
+const names = (list: InFlight, most = Infinity): string[] => list.oldest(most).map(({ name }) => name);
+
+test("what is under way is listed oldest first, whatever the order of the ends", () => {
   const list = new InFlight();
   const [a, b, c, d] = add(list, "a", "b", "c", "d") as [Run, Run, Run, Run];
   list.remove(b);
-  assert.deepEqual(list.names(), ["a", "c", "d"]);
+  assert.deepEqual(names(list), ["a", "c", "d"]);
+  assert.deepEqual(names(list, 2), ["a", "c"]);
   list.remove(d);
   list.remove(a);
-  assert.deepEqual(list.names(), ["c"]);
+  assert.deepEqual(names(list), ["c"]);
   add(list, "e");
-  assert.deepEqual(list.names(), ["c", "e"]);
+  assert.deepEqual(names(list), ["c", "e"]);
   list.remove(c);
   assert.equal(list.size, 1);
 });

@@ -216,6 +216,14 @@ test("more than 10000 waiting messages are refused at once; those accepted are w
   await node.outbox.emit(event("much"), "balanced");
 });
 
+test("more than 64 MiB of waiting messages are refused at once; those accepted are written", async () => {
+  const payload = "x".repeat(1024 * 1024 - 2);
+  const outcomes = await Promise.allSettled(Array.from({ length: 66 }, () => node.outbox.emit(event("large", payload), "broadcast")));
+  const refused = outcomes.filter((outcome) => outcome.status === "rejected");
+  assert.ok(refused.length >= 2 && refused.length < 10, `${refused.length} are refused`);
+  assert.ok(refused.every(({ reason }) => reason instanceof MeshOverloadedError));
+});
+
 test("10000 callers that each send again as soon as they are answered are not too many", async () => {
   await Promise.all(Array.from({ length: 10_000 }, async () => {
     for (let round = 0; round < 2; round++) await node.outbox.emit(event("much"), "balanced");

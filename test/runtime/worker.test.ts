@@ -208,6 +208,20 @@ describe("worker engine", () => {
     assert.equal(gate.waiting, 1);
   });
 
+  it("claims no more than 500 jobs ahead of its free slots, however many wait", async () => {
+    const { engine } = await cluster.node({ concurrency: 4, leaseMs: 30_000 });
+    const gate = new Gate();
+    await cluster.enqueue("many", [...Array(200).fill("fast"), ...Array(2_000).fill("slow")]);
+    await engine.attach([worker("many", (_scope, payload) => (payload === "slow" ? gate.pass() : undefined))]);
+    engine.start();
+    await until(() => gate.waiting === 4);
+    const held = (await cluster.jobs()).filter((job) => job.token !== null && job.holder !== null).length;
+    assert.ok(held >= 4 && held <= 504, `${held} jobs are claimed`);
+    await engine.drain();
+    gate.open();
+    await until(async () => (await cluster.jobs()).every((job) => job.token === null));
+  });
+
   it("gives back what waits behind slow jobs, so that another node can take it", async () => {
     const { engine } = await cluster.node({ concurrency: 1, pollIntervalMs: 100 });
     const gate = new Gate();

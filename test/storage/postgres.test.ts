@@ -75,6 +75,15 @@ test("a full pool fails within the limit, naming the pool's size and the wait", 
   await held[1]!.rollback();
 });
 
+test("the 10001st that waits for a connection is refused at once, naming the limit; the others get theirs", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  const held = await storage.begin();
+  const waiting = Array.from({ length: 10_000 }, () => storage.query("SELECT 1", [], { acquireTimeoutMs: 60_000 }));
+  await assert.rejects(storage.query("SELECT 1", [], { acquireTimeoutMs: 60_000 }), (error) => error instanceof MeshOverloadedError && /10000 .*database\.poolSize/.test(error.message));
+  await held.rollback();
+  assert.equal((await Promise.all(waiting)).length, 10_000);
+});
+
 test("never opens more connections than the pool's size", async (t) => {
   const storage = await open(t, { poolSize: 3 });
   const pids = await Promise.all(Array.from({ length: 30 }, () => pidOf(storage)));

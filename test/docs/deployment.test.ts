@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { test } from "node:test";
+import { resolveHostOptions } from "#mesh/host/options.js";
+import { resolveMeshOptions } from "#mesh/mesh/options.js";
+
+const ROOT = resolve(import.meta.dirname, "../../..");
+const page = await readFile(join(ROOT, "docs/guides/deployment.md"), "utf8");
+const manifest = /```yaml\n([^]*?)```/.exec(page)![1]!;
+
+/** A number of the manifest; `within` is the key under which it stands. */
+function number(key: string, within = ""): number {
+  const found = new RegExp(`${within}[^]*?${key}: (\\d+)`).exec(manifest);
+  assert.ok(found, `the manifest has ${within} ${key}`);
+  return Number(found[1]);
+}
+
+/** What the table of times says of a setting. */
+function told(setting: string): string {
+  const row = page.split("\n").find((line) => line.startsWith(`| ${setting} |`));
+  assert.ok(row, `the table has ${setting}`);
+  return row.split("|")[2]!.trim();
+}
+
+const drainTimeoutMs = Number(/drainTimeoutMs: ([\d_]+)/.exec(page)![1]!.replaceAll("_", ""));
+const host = resolveHostOptions({ database: "postgres://localhost/x" });
+const mesh = resolveMeshOptions({ services: [class {}], meshToken: "MESH_TOKEN" });
+
+test("the pod is given more time to stop than the drain and all that is around it takes", () => {
+  assert.ok(number("terminationGracePeriodSeconds") > drainTimeoutMs / 1000 + 15);
+});
+
+test("a pod that stops is taken out of its Service long before it ends", () => {
+  assert.ok(number("periodSeconds", "readinessProbe") * number("failureThreshold", "readinessProbe") < drainTimeoutMs / 1000);
+});
+
+test("the probes ask the paths that the host answers, and its port", () => {
+  assert.match(manifest, /readinessProbe:\n +httpGet: { path: \/readyz, port: 3000 }/);
+  assert.match(manifest, /livenessProbe:\n +httpGet: { path: \/livez, port: 3000 }/);
+  assert.match(manifest, /name: PORT, value: "3000"/);
+  assert.match(manifest, /name: CHIMPBASE_MESH_ADVERTISED_URL, value: "http:\/\/\$\(POD_IP\):3000"/);
+});
+
+test("the token is a file of its secret's name in the directory that the program reads", () => {
+  assert.match(manifest, /mountPath: \/run\/secrets/);
+  assert.match(manifest, /path: MESH_TOKEN/);
+  assert.match(page, /dir: "\/run\/secrets"/);
+});
+
+test("the table of times tells what the manifest and the defaults are", () => {
+  assert.equal(told("`terminationGracePeriodSeconds`"), String(number("terminationGracePeriodSeconds")));
+  assert.equal(told("`drainTimeoutMs`"), String(drainTimeoutMs));
+  assert.equal(told("readiness: `periodSeconds` × `failureThreshold`"), `${number("periodSeconds", "readinessProbe") * number("failureThreshold", "readinessProbe")} s`);
+  assert.equal(told("liveness: `periodSeconds` × `failureThreshold`"), `${number("periodSeconds", "livenessProbe") * number("failureThreshold", "livenessProbe")} s`);
+  assert.equal(told("`server.keepAliveTimeoutMs`"), String(host.server!.keepAliveTimeoutMs));
+  assert.equal(told("`heartbeatMs` · `offlineAfterMs`"), `${mesh.heartbeatMs} · ${mesh.offlineAfterMs}`);
+  assert.equal(told("`worker.leaseMs`"), String(host.worker.leaseMs));
+  assert.ok(host.server!.keepAliveTimeoutMs > 60_000);
+  assert.ok(mesh.offlineAfterMs >= 2 * mesh.heartbeatMs);
+});
