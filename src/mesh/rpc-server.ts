@@ -198,10 +198,10 @@ class HttpRpcServer implements RpcServer {
       }
       await this.#loop.free();
       if (cancellation.aborted) throw toError(cancellation.reason);
+      if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
       const waitedMs = deadline.budgetMs - deadline.remainingMs();
       if (waitedMs > deadline.budgetMs * LONGEST_WAIT) return this.#overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
       if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
-      if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
       const request: ExecuteRequest = { actionName, args };
       return this.#success(actionName, await env.action(EXECUTE_ACTION, request, scope()));
     } catch (error) {
