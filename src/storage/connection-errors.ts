@@ -39,8 +39,8 @@ function tlsFault(cause: unknown): string | null {
   if (isCertificateError(cause)) {
     return `the certificate of Postgres is refused (${String(code)}): ${message}; sslrootcert in the URL names the file of its CA, and the host in the URL must be one that the certificate names`;
   }
-  // Of all that connecting does, only the files of sslrootcert, sslcert and sslkey are opened.
-  if (syscall === "open" || syscall === "read") return `a file that sslrootcert, sslcert or sslkey in the URL names cannot be read: ${message}`;
+  // Of all that connecting does, only the files of sslrootcert, sslcert and sslkey are opened; sockets are read too.
+  if (syscall === "open" || code === "EISDIR") return `a file that sslrootcert, sslcert or sslkey in the URL names cannot be read: ${message}`;
   if (/server does not support SSL/.test(message)) return "Postgres does not offer TLS, which sslmode in the URL demands: turn ssl on in the server, or leave sslmode out on a network that is private";
   return null;
 }

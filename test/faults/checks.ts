@@ -102,11 +102,10 @@ const STARVED_MS = 200;
 /** Failed calls, without those that a starved machine explains. */
 function unexplained(findings: Findings, calls: readonly Call[]): Call[] {
   const broken = calls.filter(failed);
-  const judged = broken.filter(({ startedAt, endedAt }) => {
-    return findings.history.stalledMs(Math.min(startedAt, endedAt - HEARSAY_MS), endedAt, findings.frozen) < STARVED_MS;
-  });
-  findings.unjudged += broken.length - judged.length;
-  return judged;
+  const isStarved = ({ startedAt, endedAt }: Call): boolean =>
+    findings.history.stalledMs(Math.min(startedAt, endedAt - HEARSAY_MS), endedAt, findings.frozen) >= STARVED_MS;
+  findings.unjudged.push(...broken.filter(isStarved));
+  return broken.filter((call) => !isStarved(call));
 }
 
 /** Calls may fail where they were started in one of the times of trouble, `[from, to]`; those with retries never. */

@@ -1,11 +1,12 @@
 import { History } from "./history.js";
+import type { Call } from "./history.js";
 
 /** What one run has seen, and what is wrong with it: all that the checkers need. */
 export class Findings {
   readonly history = new History();
   readonly violations: string[] = [];
   /** Failed calls that are put down to a starved machine. */
-  unjudged = 0;
+  readonly unjudged: Call[] = [];
   /** Names of nodes that the scenario itself stops by SIGSTOP, or keeps busy: their stalls are not the machine's doing. */
   readonly frozen: string[] = [];
 

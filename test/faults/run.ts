@@ -49,7 +49,9 @@ async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: numbe
   const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
   const stalledMs = history.stalledMs(0, Infinity, trial.frozen);
   console.log(`${rpcAuth}, ${faults} faults, ${history.operations} operations, ${seconds(performance.now() - startedAt)}, ${seconds(stalledMs)} stalled`);
-  if (unjudged > 0) console.log(`  ${unjudged} failed calls not judged: the machine let processes wait meanwhile`);
+  if (unjudged.length > 0) {
+    console.log(`  ${unjudged.length} failed calls not judged: the machine let processes wait meanwhile; as ${unjudged[0]!.error}`);
+  }
   if (violations.length > 0) {
     for (const violation of violations) console.log(`  VIOLATION ${violation}`);
     console.log(`  history: ${await history.save(HISTORIES, `${scenario.name}-${seed}`, { scenario: scenario.name, seed, quick, rpcAuth, violations })}`);

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createServer, type AddressInfo } from "node:net";
 import { after, before, test, type TestContext } from "node:test";
 import { MeshConfigurationError, MeshError, MeshOverloadedError } from "@chimpbase/mesh";
 import type { Storage } from "#mesh/contract/storage.js";
@@ -28,6 +29,14 @@ async function kill(pid: number): Promise<void> {
 }
 
 const code = (expected: string) => (error: unknown) => error instanceof MeshError && error.code === expected;
+
+test("a connection that is reset while it is made means that Postgres cannot be reached, and nothing worse", async (t) => {
+  const server = createServer((socket) => socket.once("data", () => socket.resetAndDestroy()));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const url = `postgres://u:p@127.0.0.1:${(server.address() as AddressInfo).port}/d`;
+  await assert.rejects(openPostgres({ url, log: silentLog }), (error) => code("DATABASE_UNAVAILABLE")(error) && /ECONNRESET/.test((error as Error).message));
+});
 
 test("answers with rows: bigints as strings, json parsed, timestamps as dates", async (t) => {
   const storage = await open(t);
