@@ -4,8 +4,8 @@ import { LEASE_MS } from "../protocol.js";
 import type { FaultNode } from "../cluster.js";
 import type { Scenario, Trial } from "../trial.js";
 
-/** From the kill until every caller has seen its connection break. */
-const NOTICE_MS = 100;
+/** From the kill until every caller has seen its connection break, through a proxy, on a machine that is busy. */
+const NOTICE_MS = 250;
 const CALL_LIMIT_MS = 5_000;
 
 export const killed: Scenario = {
