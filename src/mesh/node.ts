@@ -1,10 +1,11 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { MeshConfigurationError, MeshError } from "../errors.js";
+import { MeshConfigurationError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { defaultAdvertisedUrl, fillBoundPort, isResolvable, reachProblem } from "./advertised-url.js";
 import { Discovery } from "./discovery.js";
 import { isAllowedHere } from "./guarded-lookup.js";
 import { INFO_EVENTS, INFO_PATTERN, readHint } from "./info-events.js";
+import { notRunning } from "./not-running.js";
 import { Presence } from "./presence.js";
 import { Registry } from "./registry.js";
 import { ServiceSet } from "./service-set.js";
@@ -233,9 +234,4 @@ export class MeshNode implements Reachability {
       this.#echoed = null;
     }
   }
-}
-
-function notRunning(ended: boolean): MeshError {
-  const message = ended ? "the mesh has stopped" : "the mesh is not running yet: await host.start() first";
-  return new MeshError(message, { code: "MESH_NOT_RUNNING", status: 503 });
 }

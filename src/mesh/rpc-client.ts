@@ -1,19 +1,18 @@
-import type { LookupFunction } from "node:net";
-import { Pool } from "undici";
 import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
 import { timeoutError } from "../pipeline/bounded-run.js";
 import type { TlsTexts } from "../tls.js";
 import { now } from "../pipeline/deadline.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import type { CancellationView, DeadlineView } from "../contract/registration.js";
-import { baseOf, parseAdvertisedUrl } from "./advertised-url.js";
+import { parseAdvertisedUrl } from "./advertised-url.js";
 import type { AllowedPeers } from "./allowed-peers.js";
 import { connectionFailure } from "./connect-failure.js";
 import type { Candidate } from "./directory.js";
 import type { ErrorReviver } from "./error-revival.js";
-import { guardedLookup } from "./guarded-lookup.js";
 import { isObject } from "./json-object.js";
 import { KeyRing } from "./mesh-key.js";
+import { notRunning } from "./not-running.js";
+import { openPeerPool, type PeerPool } from "./peer-pool.js";
 import { readAnswer } from "./rpc-answer.js";
 import { CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
@@ -79,12 +78,10 @@ interface Sending {
   readonly deadline: DeadlineView;
 }
 
-interface PeerConnections {
+interface PeerConnections extends PeerPool {
   readonly nodeId: string;
   readonly advertisedUrl: string;
   readonly rpcPath: string;
-  readonly path: string;
-  readonly pool: Pool;
   readonly queue: SendQueue;
   /** Dropped: the pool closes when the last request has ended. */
   gone: boolean;
@@ -97,7 +94,8 @@ class RpcClient implements RpcTransport {
   readonly #signer: RequestSigner;
   readonly #peers = new Map<string, PeerConnections>();
   /** Pools of peers that are gone, until what is under way on them has ended. */
-  readonly #leaving = new Set<Pool>();
+  readonly #leaving = new Set<PeerPool["pool"]>();
+  #closed = false;
 
   constructor(options: Required<RpcClientOptions>) {
     this.#options = options;
@@ -105,12 +103,15 @@ class RpcClient implements RpcTransport {
   }
 
   async send(candidate: Candidate, request: RpcRequest, deadline: DeadlineView, cancellation: CancellationView): Promise<unknown> {
+    if (this.#closed) throw notRunning(true);
+    const peer = this.#peer(candidate);
+    // Before anything that costs time: what is refused should cost none.
+    this.#refuseOverload(peer, deadline.remainingMs());
     const trace = asTraceparent(request.meta[TRACEPARENT]);
     const body = this.#encode(request, deadline.remainingMs());
     const isSigned = this.#options.rpcAuth === "signed" || candidate.signed === true;
     const signed = isSigned ? this.#signer.prepare(candidate, { timeout: () => String(wireMs(deadline.remainingMs())), trace: trace ?? "", body }) : null;
     const headers = signed ?? this.#tokenHeaders(trace);
-    const peer = this.#peer(candidate);
     const answer = await this.#exchange(peer, { action: request.actionName, headers, body, deadline }, cancellation);
     if (signed?.answeredBy(answer) === false) throw this.#distrust(peer, request.actionName, answer);
     try {
@@ -131,11 +132,14 @@ class RpcClient implements RpcTransport {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     const pools = [...this.#leaving, ...Array.from(this.#peers.values(), ({ pool }) => pool)];
     this.#peers.clear();
+    this.#leaving.clear();
     await Promise.allSettled(pools.map((pool) => pool.destroy()));
   }
 
+  /** Called when nothing is under way to the peer any more, and when it is dropped. */
   #closeIfGone({ gone, queue, pool }: PeerConnections): void {
     if (gone && queue.size === 0) void pool.close().catch(() => undefined).then(() => this.#leaving.delete(pool));
   }
@@ -173,39 +177,33 @@ class RpcClient implements RpcTransport {
 
   #connect(candidate: Candidate): PeerConnections {
     const { nodeId, advertisedUrl, rpcPath } = candidate;
-    const url = peerUrl(candidate);
-    if (url === null) {
-      this.#options.suspect(nodeId);
-      throw markUndelivered(new MeshCallError(`mesh peer ${nodeId} advertises an address that is no http(s) URL: ${advertisedUrl} ${rpcPath}`, { nodeId }));
-    }
-    const lookup = this.#lookupFor(candidate, url);
-    const { connections, connectTimeoutMs, tls } = this.#options;
-    const connect = { ...tls, ...lookup, timeout: connectTimeoutMs, minVersion: "TLSv1.2", rejectUnauthorized: true } as const;
-    // The deadline of each call is what limits it: undici's own timeouts are off.
-    const pool = new Pool(url.origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, connect });
-    return { nodeId, advertisedUrl, rpcPath, path: url.pathname + url.search, pool, queue: new SendQueue(connections), gone: false, lastAnswerAt: -Infinity };
+    const { path, pool } = this.#openPool(candidate);
+    const queue = new SendQueue(this.#options.connections, () => this.#closeIfGone(peer));
+    const peer: PeerConnections = { nodeId, advertisedUrl, rpcPath, path, pool, queue, gone: false, lastAnswerAt: -Infinity };
+    return peer;
   }
 
-  /** The directory leaves out peers that are refused: here is the last look before anything is sent. */
-  #lookupFor({ nodeId }: Candidate, url: URL): { readonly lookup?: LookupFunction } {
-    const { allowed } = this.#options;
-    const verdict = allowed === null ? "allowed" : allowed.judge(url.href);
-    if (verdict === "allowed" || allowed === null) return {};
-    if (verdict === "by-address") return { lookup: guardedLookup(allowed, url.href) };
-    this.#options.suspect(nodeId);
-    throw markUndelivered(new MeshCallError(`mesh peer ${nodeId} advertises an address that mesh option allowedPeers does not allow: ${url.origin}`, { nodeId }));
+  #openPool(candidate: Candidate): PeerPool {
+    try {
+      return openPeerPool(candidate, this.#options);
+    } catch (error) {
+      this.#options.suspect(candidate.nodeId);
+      throw error;
+    }
+  }
+
+  #refuseOverload(peer: PeerConnections, remainingMs: number): void {
+    const { size, expectedWaitMs } = peer.queue;
+    if (size >= this.#options.maxPending) throw overloaded(peer, `${size} requests to it are under way or waiting already`);
+    if (expectedWaitMs > remainingMs * LONGEST_WAIT) throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
   }
 
   #exchange(peer: PeerConnections, sending: Sending, cancellation: CancellationView): Promise<RawAnswer> {
-    const { queue } = peer;
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
-    if (queue.size >= this.#options.maxPending) return Promise.reject(overloaded(peer, `${queue.size} requests to it are under way or waiting already`));
-    const waitMs = queue.expectedWaitMs;
-    const longestMs = sending.deadline.remainingMs() * LONGEST_WAIT;
-    if (waitMs > longestMs) return Promise.reject(overloaded(peer, `a request would wait ${Math.round(waitMs)}ms for its turn, longer than its time allows`));
     const sentAt = now();
     return new Promise((resolve, reject) => {
-      const exchange = this.#exchangeWith(peer, (outcome) => {
+      let over = (): void => undefined;
+      const exchange = this.#exchangeWith(peer, () => over(), (outcome) => {
         unlink();
         if ("error" in outcome) reject(outcome.error);
         else resolve(outcome);
@@ -218,7 +216,10 @@ class RpcClient implements RpcTransport {
         exchange.abort(error);
         reject(error);
       });
-      takeBack = queue.add(() => this.#dispatch(peer, sending, exchange));
+      takeBack = peer.queue.add((ended) => {
+        over = ended;
+        return this.#dispatch(peer, sending, exchange);
+      });
     });
   }
 
@@ -240,25 +241,26 @@ class RpcClient implements RpcTransport {
     if (!tellsAddress(error, advertisedUrl)) clearUndelivered(error);
   }
 
-  #exchangeWith(peer: PeerConnections, settle: (outcome: RawAnswer | { readonly error: Error }) => void): Exchange {
+  #exchangeWith(peer: PeerConnections, over: () => void, settle: (outcome: RawAnswer | { readonly error: Error }) => void): Exchange {
     return new Exchange({
       maxBytes: this.#options.maxAnswerBytes,
       answering: () => void (peer.lastAnswerAt = now()),
       answered: settle,
       failed: (error, sent) => settle({ error: this.#failure(peer, error, sent) }),
-      released: () => {
-        peer.queue.done();
-        this.#closeIfGone(peer);
-      },
+      released: over,
     });
   }
 
-  /** Its turn has come. Where that took too long, the peer is spared a request that nobody waits for. */
-  #dispatch({ path, pool }: PeerConnections, { action, headers, body, deadline }: Sending, exchange: Exchange): void {
+  /** Its turn has come. False where that took too long: the peer is spared a request that nobody waits for. */
+  #dispatch({ path, pool }: PeerConnections, { action, headers, body, deadline }: Sending, exchange: Exchange): boolean {
     const remainingMs = deadline.remainingMs();
-    if (remainingMs <= 0) return exchange.onResponseError(undefined, timeoutError(action, deadline.budgetMs));
+    if (remainingMs <= 0) {
+      exchange.expire(timeoutError(action, deadline.budgetMs));
+      return false;
+    }
     const full = headers instanceof SignedRequest ? headers : [...headers, TIMEOUT_HEADER, String(wireMs(remainingMs))];
     pool.dispatch({ path, method: "POST", headers: full, body }, exchange);
+    return true;
   }
 
   /** A peer that has answered others since is slow with this call, not gone. */
@@ -268,7 +270,8 @@ class RpcClient implements RpcTransport {
 
   #failure(peer: PeerConnections, cause: Error, sent: boolean): Error {
     if (cause instanceof MeshError) return cause;
-    this.#options.suspect(peer.nodeId);
+    if (this.#closed && !sent) return notRunning(true);
+    if (!this.#closed) this.#options.suspect(peer.nodeId);
     return connectionFailure(peer, cause, sent);
   }
 }
@@ -286,13 +289,4 @@ function tellsAddress(error: unknown, advertisedUrl: string): boolean {
   if (!isObject(told) || typeof told["advertisedUrl"] !== "string") return false;
   const parsed = parseAdvertisedUrl(told["advertisedUrl"]);
   return "url" in parsed && parsed.url === advertisedUrl;
-}
-
-/** Where requests to a peer go, or null where its row holds no address. A path must not reach into the authority. */
-function peerUrl({ advertisedUrl, rpcPath }: Candidate): URL | null {
-  if (!rpcPath.startsWith("/") || !URL.canParse(advertisedUrl)) return null;
-  const url = new URL(advertisedUrl);
-  if (url.protocol !== "http:" && url.protocol !== "https:") return null;
-  const full = baseOf(url) + rpcPath;
-  return URL.canParse(full) ? new URL(full) : null;
 }

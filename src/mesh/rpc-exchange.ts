@@ -47,6 +47,13 @@ export class Exchange {
     this.#controller?.abort(reason);
   }
 
+  /** Its time is over before it has been sent: there is no connection to release. */
+  expire(error: Error): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#owner.failed(error, false);
+  }
+
   onRequestStart(controller: ExchangeController): void {
     this.#controller = controller;
     if (this.#abortedBy !== undefined) controller.abort(this.#abortedBy);

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { MeshActionNotFoundError, MeshCallError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError, toError } from "../errors.js";
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { Cancellation } from "../pipeline/cancellation.js";
-import { Deadline } from "../pipeline/deadline.js";
+import { Deadline, now } from "../pipeline/deadline.js";
 import { LingerLimit } from "../pipeline/linger-limit.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
@@ -75,8 +75,12 @@ interface Arrival {
   readonly admission: Admission;
 }
 
+type RequestRoot = Scope & { readonly cancellation: Cancellation };
+
 interface RequestRun {
   readonly deadline: Deadline;
+  /** When the body was here, on the clock of `now()`. */
+  readonly readAt: number;
   /** Aborted where the caller has gone. */
   readonly cancellation: Cancellation;
   /** May refuse: for a chain that is too deep. */
@@ -89,7 +93,7 @@ const DEFAULTS = {
 } as const;
 
 /**
- * Share of its time that a request may have waited for its turn. One that has lost more is likely to be answered when
+ * Share of its time that a request may wait for its turn once it has been read. One that has lost more is likely to be answered when
  * nobody waits any more, and all those behind it would be later still.
  */
 const LONGEST_WAIT = 0.5;
@@ -163,7 +167,7 @@ class HttpRpcServer implements RpcServer {
   #refusal(request: IncomingMessage, { budgetMs, admission }: Arrival): RpcAnswer | null {
     if (admission.verdict === "unauthorized") return UNAUTHORIZED;
     if (admission.verdict === "wrong-node") return this.#wrongNode();
-    if (admission.verdict === "too-many-callers") return this.#failure(new MeshOverloadedError("this mesh node remembers as many callers as it can"));
+    if (admission.verdict === "too-many-callers") return this.#overloaded("it remembers as many callers as it can");
     if (this.#options.refuses()) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true, draining: true });
     if (this.#inFlight >= this.#options.maxInFlight) return this.#overloaded(`it works on ${this.#inFlight} requests already`);
     if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();
@@ -172,41 +176,61 @@ class HttpRpcServer implements RpcServer {
   }
 
   async #answerRequest(request: IncomingMessage, response: ServerResponse, arrival: Arrival, env: HostEnv): Promise<void> {
+    // Before the body comes, which may be after the drain limit: then the request is cancelled with all others.
+    const root = env.dispatcher.rootScope({ requestId: "" });
+    const cancellation = new Cancellation(root.cancellation);
+    const onClose = (): void => cancellation.abort(new MeshCancelledError("the caller has gone"));
+    response.once("close", onClose);
+    const answer = await this.#answer(request, response, arrival, { ...root, cancellation }, env);
+    response.off("close", onClose);
+    cancellation.dispose();
+    if (answer !== null) sendAnswer(response, seal(answer, arrival));
+  }
+
+  /** Null where the body has not come, and that has been answered. `root` has no request id yet. */
+  async #answer(request: IncomingMessage, response: ServerResponse, arrival: Arrival, root: RequestRoot, env: HostEnv): Promise<RpcAnswer | null> {
     const { wheel, maxBodyBytes, bodyTimeoutMs } = this.#options;
     const timeoutMs = Math.min(bodyTimeoutMs, arrival.budgetMs ?? Infinity);
     const body = await readBody(request, { maxBytes: maxBodyBytes, timeoutMs, wheel });
-    if ("fault" in body) return this.#refuseBody(body.fault, response, arrival, timeoutMs);
-    if (!this.#gate.admitsBody(arrival.admission, body.bytes, request, env.log)) return sendAnswer(response, seal(UNAUTHORIZED, arrival));
+    if ("fault" in body) {
+      this.#refuseBody(body.fault, response, arrival, timeoutMs);
+      return null;
+    }
+    const readAt = this.#loop.turnBeganAt();
+    if (!this.#gate.admitsBody(arrival.admission, body.bytes, request, env.log)) return UNAUTHORIZED;
     const received = codec.decodeRequest(body.bytes.toString("utf8"));
-    if (received === null) return sendAnswer(response, seal(NOT_A_REQUEST, arrival));
-    const root = env.dispatcher.rootScope({ requestId: received.requestId ?? randomUUID() });
-    const cancellation = new Cancellation(root.cancellation);
-    const onClose = (): void => cancellation.abort(new MeshCancelledError(`the caller of ${received.actionName} has gone`));
-    response.once("close", onClose);
+    if (received === null) return NOT_A_REQUEST;
+    const { cancellation } = root;
     const deadline = this.#deadline(received, arrival);
-    const answer = await this.#run(received, { deadline, cancellation, scope: () => receivedScope(received, request.headers, { ...root, cancellation }, deadline) }, env);
-    response.off("close", onClose);
-    cancellation.dispose();
-    sendAnswer(response, seal(answer, arrival));
+    const scope = (): Scope => receivedScope(received, request.headers, { ...root, requestId: received.requestId ?? randomUUID() }, deadline);
+    return this.#run(received, { deadline, readAt, cancellation, scope }, env);
   }
 
   /** The answer to a request that could be read. Never throws. */
-  async #run({ actionName, args, meta }: codec.ReceivedRequest, { deadline, cancellation, scope }: RequestRun, env: HostEnv): Promise<RpcAnswer> {
+  async #run({ actionName, args, meta }: codec.ReceivedRequest, run: RequestRun, env: HostEnv): Promise<RpcAnswer> {
+    const { deadline, cancellation } = run;
     try {
       if (this.#options.local.find(actionName) === undefined) {
         return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
       }
-      await this.#loop.free();
+      if (!this.#loop.isFree) await this.#waitForTurn(actionName, run);
       if (cancellation.aborted) throw toError(cancellation.reason);
       if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
-      const waitedMs = deadline.budgetMs - deadline.remainingMs();
-      if (waitedMs > deadline.budgetMs * LONGEST_WAIT) return this.#overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
+      const waitedMs = now() - run.readAt;
+      if (waitedMs > (deadline.at - run.readAt) * LONGEST_WAIT) return this.#overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
       if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
       const request: ExecuteRequest = { actionName, args };
-      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, scope()));
+      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, run.scope()));
     } catch (error) {
       return this.#failure(error);
     }
+  }
+
+  /** No longer than the caller does. */
+  async #waitForTurn(actionName: string, { deadline, cancellation }: RequestRun): Promise<void> {
+    const late = this.#options.wheel.add(deadline.remainingMs(), () => cancellation.abort(timeoutError(actionName, deadline.budgetMs)));
+    await this.#loop.turn(cancellation);
+    late.cancel();
   }
 
   #deadline(received: codec.ReceivedRequest, arrival: Arrival): Deadline {

@@ -1,28 +1,37 @@
 import { now } from "../pipeline/deadline.js";
 
-/** Over so long, at least, the pace of a peer is measured: answers come in bursts. */
-const WINDOW_MS = 100;
-/** Weight of the newest window. */
-const NEWEST = 0.3;
+/** Weight of the newest request in the mean. */
+const NEWEST = 0.05;
 
 const ignore = (): void => undefined;
 
 /**
- * Requests to one peer: so many at a time, the others in the order in which they came. While some wait it learns how
- * fast the peer takes them off, and so how long the next one would wait.
+ * Begins a request, which must not throw. False where it is not worth it any more; else the function given is to be called
+ * once, when the request is over.
+ */
+export type Begin = (over: () => void) => boolean;
+
+interface Entry {
+  readonly begin: Begin;
+}
+
+/**
+ * Requests to one peer: so many at a time, the others in the order in which they came. From the time that requests take
+ * it knows how long the next one would wait.
  */
 export class SendQueue {
   readonly #atOnce: number;
-  readonly #waiting = new Set<() => void>();
+  readonly #onIdle: () => void;
+  readonly #waiting = new Set<Entry>();
   #underWay = 0;
-  #starting = false;
-  /** Time from one start out of the queue to the next, in ms; null until it has been measured in the jam that is on. */
-  #paceMs: number | null = null;
-  #windowStart = 0;
-  #ended = 0;
+  #beginning = false;
+  /** How long requests take once they have begun, in ms; null before the first has ended. */
+  #meanMs: number | null = null;
 
-  constructor(atOnce: number) {
+  /** `onIdle` is called whenever the last request has gone. */
+  constructor(atOnce: number, onIdle: () => void) {
     this.#atOnce = atOnce;
+    this.#onIdle = onIdle;
   }
 
   /** Requests under way and waiting. */
@@ -32,56 +41,55 @@ export class SendQueue {
 
   /** How long a request that is added now will wait for its turn, as far as is known. */
   get expectedWaitMs(): number {
-    return this.#waiting.size * (this.#paceMs ?? 0);
+    return (this.#waiting.size / this.#atOnce) * (this.#meanMs ?? 0);
   }
 
-  /** Calls `start`, which must not throw, when its turn has come; then `done` must be called once. Returns what takes it back until then. */
-  add(start: () => void): () => void {
-    if (this.#underWay < this.#atOnce) {
-      this.#underWay++;
-      start();
-      return ignore;
+  /** Calls `begin` when its turn has come. Returns what takes it back until then. */
+  add(begin: Begin): () => void {
+    const entry = { begin };
+    this.#waiting.add(entry);
+    this.#beginWaiting();
+    return this.#waiting.has(entry) ? () => this.#takeBack(entry) : ignore;
+  }
+
+  #takeBack(entry: Entry): void {
+    if (this.#waiting.delete(entry)) this.#noteIfIdle();
+  }
+
+  /** A loop, since a request that fails as soon as it begins is over from within. */
+  #beginWaiting(): void {
+    if (this.#beginning) return;
+    this.#beginning = true;
+    try {
+      for (const entry of this.#waiting) {
+        if (this.#underWay >= this.#atOnce) break;
+        this.#waiting.delete(entry);
+        this.#begin(entry);
+      }
+    } finally {
+      this.#beginning = false;
     }
-    if (this.#waiting.size === 0) this.#beginToMeasure();
-    this.#waiting.add(start);
-    return () => void this.#waiting.delete(start);
   }
 
-  /** A request that was started is over. */
-  done(): void {
+  #begin({ begin }: Entry): void {
+    const beganAt = now();
+    this.#underWay++;
+    const begun = begin(() => {
+      this.#underWay--;
+      this.#learn(now() - beganAt);
+      this.#beginWaiting();
+      this.#noteIfIdle();
+    });
+    if (begun) return;
     this.#underWay--;
-    if (this.#waiting.size === 0) return;
-    this.#measure();
-    this.#startWaiting();
+    this.#noteIfIdle();
   }
 
-  /** A loop, since a request that fails as soon as it starts calls `done` from within. */
-  #startWaiting(): void {
-    if (this.#starting) return;
-    this.#starting = true;
-    for (const start of this.#waiting) {
-      if (this.#underWay >= this.#atOnce) break;
-      this.#waiting.delete(start);
-      this.#underWay++;
-      start();
-    }
-    this.#starting = false;
+  #noteIfIdle(): void {
+    if (this.size === 0) this.#onIdle();
   }
 
-  /** What was learned in one jam says nothing of the next. */
-  #beginToMeasure(): void {
-    this.#paceMs = null;
-    this.#windowStart = now();
-    this.#ended = 0;
-  }
-
-  #measure(): void {
-    this.#ended++;
-    const elapsed = now() - this.#windowStart;
-    if (elapsed < WINDOW_MS) return;
-    const paceMs = elapsed / this.#ended;
-    this.#paceMs = this.#paceMs === null ? paceMs : this.#paceMs + (paceMs - this.#paceMs) * NEWEST;
-    this.#windowStart += elapsed;
-    this.#ended = 0;
+  #learn(tookMs: number): void {
+    this.#meanMs = this.#meanMs === null ? tookMs : this.#meanMs + (tookMs - this.#meanMs) * NEWEST;
   }
 }

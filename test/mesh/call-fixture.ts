@@ -17,11 +17,18 @@ export interface TestContext extends ScopedContext {
 
 /** Runs handlers with a context that has just the scope, its signal, and `call`. */
 export class TestDispatcher implements Dispatcher {
-  readonly drain = new Cancellation();
+  drain = new Cancellation();
   call: ((ctx: ScopedContext, name: string, args: unknown, options?: CallOptions) => Promise<unknown>) | undefined;
 
   async dispatch(target: Target, args: unknown, scope: Scope): Promise<unknown> {
     return target.handler(this.context(scope), target.validate === undefined ? args : await target.validate(args));
+  }
+
+  /** As the host's dispatcher does: what starts afterwards is not cancelled. */
+  cancelAll(reason: Error): void {
+    const { drain } = this;
+    this.drain = new Cancellation();
+    drain.abort(reason);
   }
 
   rootScope(overrides: Partial<Scope> = {}): Scope {

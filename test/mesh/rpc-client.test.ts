@@ -371,6 +371,17 @@ describe("connections to a peer", () => {
     assert.ok(await pending instanceof MeshCallError);
   });
 
+  test("are not made any more once the node has closed, whatever would be tried again", async (t) => {
+    let requests = 0;
+    const server = createServer((request) => { requests++; request.socket.destroy(); });
+    const [a] = await nodes(t, { nodeId: "a", client: { connections: 1 } }) as [RpcNode];
+    a.knows(await strangePeer(t, server));
+    await assert.rejects(a.call("v1.x.y"), { code: "CALL_FAILED" });
+    await a.transport.close();
+    await assert.rejects(a.call("v1.x.y", {}, { retry: { attempts: 3, delayMs: 1 } }), { code: "MESH_NOT_RUNNING" });
+    assert.equal(requests, 1);
+  });
+
   test("are made anew where the peer's address has changed", async (t) => {
     const [a] = await nodes(t, { nodeId: "a" }) as [RpcNode];
     const first = await strangePeer(t, createServer((_q, s) => s.end('{"ok":true,"result":"first"}')));

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MeshError, MeshOverloadedError, MeshValidationError } from "@chimpbase/mesh";
 import type { ScopedContext } from "#mesh/contract/registration.js";
 import { EXECUTE_ACTION } from "#mesh/mesh/rpc-server.js";
@@ -325,6 +326,53 @@ test("a request that loses half of its time before its turn comes is refused, an
   for (const { json } of refused) assert.deepEqual([json.code, json.undelivered, json.draining], ["OVERLOADED", true, undefined]);
   assert.match(String(refused[0]!.json.error), /has waited \d+ms for its turn/);
   assert.equal((await post(node, { actionName: "v1.t.burn" })).status, 200);
+});
+
+const slowly = async (node: RpcNode, timeoutMs: number, inBetween: () => unknown): Promise<RawConnection> => {
+  const text = JSON.stringify({ actionName: "v1.t.run" });
+  const head = `POST ${PATH} HTTP/1.1\r\nhost: x\r\nx-chimpbase-mesh-token: ${TOKEN}\r\nx-chimpbase-mesh-timeout: ${timeoutMs}\r\ncontent-length: ${text.length}\r\n\r\n`;
+  const connection = (await RawConnection.to(node)).send(head + text.slice(0, 10));
+  await inBetween();
+  connection.send(text.slice(10));
+  await until(() => connection.received.includes("}"));
+  connection.destroy();
+  return connection;
+};
+
+test("the time that a body takes to come is no wait for a turn", async (t) => {
+  const node = await RpcNode.start();
+  t.after(() => node.close());
+  node.actions.add("v1.t.run", () => "ran");
+  const { received } = await slowly(node, 2_000, () => sleep(1_200));
+  assert.match(received, /"result":"ran"/);
+});
+
+test("a request whose body comes after the drain limit reaches no handler", async (t) => {
+  const node = await RpcNode.start();
+  t.after(() => node.close());
+  let ran = false;
+  node.actions.add("v1.t.run", () => (ran = true));
+  const { received } = await slowly(node, 5_000, async () => {
+    await sleep(50);
+    node.dispatcher.cancelAll(new MeshError("the host stops"));
+  });
+  assert.match(received, /the host stops/);
+  assert.equal(ran, false);
+});
+
+test("work that is no call and keeps the event loop busy delays calls, and starves none", async (t) => {
+  const node = await RpcNode.start();
+  t.after(() => node.close());
+  node.actions.add("v1.t.run", () => "ran");
+  let busy = true;
+  const turn = (): void => {
+    burn(12);
+    if (busy) setImmediate(turn);
+  };
+  setImmediate(turn);
+  t.after(() => (busy = false));
+  const replies = await Promise.all(Array.from({ length: 20 }, () => post(node, { actionName: "v1.t.run" })));
+  assert.deepEqual(new Set(replies.map(({ status }) => status)), new Set([200]));
 });
 
 test("stacks stay at home where they are not wanted", async () => {
