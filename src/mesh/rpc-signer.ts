@@ -19,7 +19,7 @@ export interface RequestSignerOptions {
 export interface UnsignedRequest {
   /** Asked when the request is signed. */
   readonly timeout: () => string;
-  /** Empty where there is none. */
+  /** Sent, not signed; empty where there is none. */
   readonly trace: string;
   readonly body: string;
 }
@@ -94,7 +94,7 @@ export class SignedRequest implements Iterable<[string, string]> {
   }
 
   #sign(timeout: string): string {
-    const { trace, body } = this.#request;
+    const { body } = this.#request;
     const fields = {
       keyId: this.#key.id,
       timestamp: String(Math.round(this.#options.databaseNow())),
@@ -102,7 +102,7 @@ export class SignedRequest implements Iterable<[string, string]> {
       target: this.#peer.nodeId,
       bodyHash: format.bodyHashOf(body),
     };
-    const text = format.requestText(this.#peer.rpcPath, { caller: this.#options.nodeId, timeout, trace }, fields);
+    const text = format.requestText(this.#peer.rpcPath, { caller: this.#options.nodeId, timeout }, fields);
     this.#signature = this.#key.sign(text);
     return format.writeRequestSignature({ ...fields, signature: this.#signature });
   }
