@@ -36,8 +36,12 @@ export interface AnswerSignature {
 const REQUEST = "chimpbase-mesh-rpc-v1-request";
 const ANSWER = "chimpbase-mesh-rpc-v1-answer";
 
+const TARGET_FORM = /^[!-:<-~]{1,128}$/;
 const REQUEST_FORM = /^v1;key=([0-9a-f]{16});ts=(\d{1,15});nonce=(\d{1,16});target=([!-:<-~]{1,128});body=([0-9a-f]{64});sig=([\w-]{43})$/;
 const ANSWER_FORM = /^v1;key=([0-9a-f]{16});sig=([\w-]{43})$/;
+
+/** Whether requests to this node id can be signed: it fits the header. */
+export const isTarget = (nodeId: string): boolean => TARGET_FORM.test(nodeId);
 
 /** The text that a request's signature is made over. `path`: the `rpcPath` of the callee's row. */
 export function requestText(path: string, { caller, timeout }: SignedHeaders, fields: SignatureFields): string {
