@@ -15,7 +15,7 @@ export interface RequestGateOptions {
   /** `"signed"`: tokens are refused. `"token"`: signatures are taken as well. */
   readonly rpcAuth: RpcAuth;
   /** All are accepted, as token or as key. */
-  readonly tokens: () => readonly string[];
+  readonly tokens: readonly string[];
   /** Ms since the epoch, on the database's clock. */
   readonly databaseNow: () => number;
 }

@@ -40,7 +40,7 @@ for (const { secret, keyId: id, request, answer } of vectors) {
   });
 
   test(`and is what this package does with the key "${secret}"`, () => {
-    const keys = new KeyRing(() => [secret]);
+    const keys = new KeyRing([secret]);
     const key = keys.signing!;
     const { path, caller, timeout } = request;
     const fields = { keyId: key.id, timestamp: String(request.timestamp), nonce: String(request.nonce), target: request.target, bodyHash: bodyHashOf(request.body) };
