@@ -54,8 +54,9 @@ export class RequestSigner {
 }
 
 /**
- * The headers of one request, signed when they are read, which undici does as a connection takes the request. In its queue
- * a signature would grow old, and be overtaken.
+ * The headers of one request, signed when they are read, which undici does as the request leaves the queue for a connection. In
+ * the queue a signature would grow old, and be overtaken. A connection that is yet to be made comes after: by as much
+ * as that takes, timestamp and timeout are older than the request on the wire.
  */
 export class SignedRequest implements Iterable<[string, string]> {
   readonly #key: MeshKey;

@@ -87,7 +87,7 @@ describe("signed calls", () => {
     assert.equal(await a.call("v1.b.trace", {}, { meta: { traceparent: own } }), own);
   });
 
-  test("are signed when a connection takes them, so that one which has waited for minutes is no older than others", async (t) => {
+  test("are signed when they leave the queue for a connection, so that one which has waited for minutes is no older than others", async (t) => {
     let minutes = 0;
     const databaseNow = (): number => Date.now() + minutes * 60_000;
     const [a, b] = await pair(t, { databaseNow, client: { connections: 1 } }, { databaseNow });
