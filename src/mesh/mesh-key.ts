@@ -27,36 +27,18 @@ export class MeshKey {
 
 /** The secrets that `meshToken` names, as keys. */
 export class KeyRing {
-  readonly #secrets: () => readonly string[];
-  #known: readonly string[] = [];
-  #keys: readonly MeshKey[] = [];
+  /** The first of `secrets`; undefined where there is none. */
+  readonly signing: MeshKey | undefined;
+  readonly #keys: readonly MeshKey[];
 
-  /** `secrets` is asked at each use, so that a rotated secret takes effect at once. */
-  constructor(secrets: () => readonly string[]) {
-    this.#secrets = secrets;
-  }
-
-  /** The first; undefined where there is no secret. */
-  get signing(): MeshKey | undefined {
-    return this.#current()[0];
+  constructor(secrets: readonly string[]) {
+    this.#keys = secrets.filter((secret) => secret !== "").map((secret) => new MeshKey(secret));
+    this.signing = this.#keys[0];
   }
 
   find(id: string): MeshKey | undefined {
-    return this.#current().find((key) => key.id === id);
+    return this.#keys.find((key) => key.id === id);
   }
-
-  #current(): readonly MeshKey[] {
-    const secrets = this.#secrets();
-    if (!sameSecrets(secrets, this.#known)) {
-      this.#known = [...secrets];
-      this.#keys = secrets.filter((secret) => secret !== "").map((secret) => new MeshKey(secret));
-    }
-    return this.#keys;
-  }
-}
-
-export function sameSecrets(a: readonly string[], b: readonly string[]): boolean {
-  return a === b || (a.length === b.length && a.every((secret, index) => secret === b[index]));
 }
 
 /** Of two texts of one length; texts of different lengths differ. */

@@ -26,7 +26,7 @@ export interface MeshOptions {
   readonly meshToken?: string | readonly string[];
   /**
    * `"signed"`: nodes sign requests and answers with the secret, which then never leaves them, and take no tokens. `"token"`:
-   * the secret is sent with each request, but to nodes that run signed. Default `"token"`.
+   * the secret is sent with each request, except to nodes that run signed. Default `"token"`.
    */
   readonly rpcAuth?: RpcAuth;
   /** Advertised, so nodes may differ. Default `/__chimpbase/mesh/rpc`. */

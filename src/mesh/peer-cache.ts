@@ -11,6 +11,8 @@ import type { NodeRow, RegistryRead, ServicesRow } from "./registry.js";
 import type { Logger } from "../logger.js";
 import type { Peer } from "../contract/mesh-client.js";
 
+const LONGEST_SHOWN = 200;
+
 export interface PeerCacheOptions {
   /** This node: never its own peer. */
   readonly nodeId: string;
@@ -147,7 +149,7 @@ export class PeerCache implements NodeDirectory {
     const peer = new KnownPeer(row, services, this.#warn, this.#options.allowed);
     this.#peers.set(row.nodeId, peer);
     this.#list = null;
-    this.#options.log.info("mesh peer found", { peer: row.nodeId, url: peer.offer?.candidate.advertisedUrl ?? null });
+    this.#options.log.info("mesh peer found", { peer: shown(row.nodeId), url: peer.offer?.candidate.advertisedUrl ?? null });
     this.#reindex(row.nodeId, null, peer.offer);
   }
 
@@ -157,7 +159,7 @@ export class PeerCache implements NodeDirectory {
     this.#peers.delete(nodeId);
     this.#suspicion.forget(nodeId);
     this.#list = null;
-    this.#options.log.info("mesh peer gone", { peer: nodeId });
+    this.#options.log.info("mesh peer gone", { peer: shown(nodeId) });
     this.#reindex(nodeId, peer.offer, null);
     this.#options.onGone(nodeId);
   }
@@ -173,5 +175,8 @@ export class PeerCache implements NodeDirectory {
     return row.nodeId !== this.#options.nodeId;
   }
 
-  readonly #warn = (peer: string, problem: string): void => this.#options.log.warn(`mesh peer: ${problem}`, { peer });
+  readonly #warn = (peer: string, problem: string): void => this.#options.log.warn(`mesh peer: ${problem}`, { peer: shown(peer) });
 }
+
+/** An id may be as long as whoever wrote the row likes. */
+const shown = (nodeId: string): string => nodeId.slice(0, LONGEST_SHOWN);

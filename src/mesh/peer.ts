@@ -3,6 +3,7 @@ import type { AllowedPeers } from "./allowed-peers.js";
 import { readPolicies } from "./declared-policy.js";
 import { isObject } from "./json-object.js";
 import { parseMetadata } from "./metadata.js";
+import { isTarget } from "./rpc-signature.js";
 import type { Offer } from "./action-index.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate } from "./directory.js";
@@ -33,6 +34,7 @@ export class KnownPeer {
   readonly nodeId: string;
   readonly #warn: PeerWarning;
   readonly #allowed: AllowedPeers | null;
+  readonly #isTarget: boolean;
   #row: NodeRow;
   #metadata: PeerMetadata = NO_METADATA;
   #url: string | null = null;
@@ -49,6 +51,8 @@ export class KnownPeer {
     this.#warn = warn;
     this.#allowed = allowed;
     this.#row = row;
+    this.#isTarget = isTarget(row.nodeId);
+    if (!this.#isTarget) warn(this.nodeId, "its node_id fits no header: it is not called");
     this.#readUrl();
     this.#readMetadata();
     this.#readServices(services);
@@ -67,7 +71,7 @@ export class KnownPeer {
     return this.#metadata.rev;
   }
 
-  /** What it can be called for; null while it has no usable address, drains, or is local-only. */
+  /** What it can be called for; null while it has no usable id or address, drains, or is local-only. */
   get offer(): Offer | null {
     return this.#candidate === null ? null : { candidate: this.#candidate, names: this.#offered };
   }
@@ -125,7 +129,7 @@ export class KnownPeer {
   #renewCandidate(): void {
     const { rpcPath, localOnly, draining, signed, cpuLoad } = this.#metadata;
     const current = this.#candidate;
-    if (this.#url === null || rpcPath === null || localOnly || draining) this.#candidate = null;
+    if (!this.#isTarget || this.#url === null || rpcPath === null || localOnly || draining) this.#candidate = null;
     else if (current?.advertisedUrl === this.#url && current.rpcPath === rpcPath && current.signed === signed) current.cpuLoad = cpuLoad;
     else this.#candidate = new PeerCandidate(this.nodeId, this.#url, rpcPath, signed, cpuLoad);
   }

@@ -26,7 +26,7 @@ export interface RpcClientOptions {
   /** This node, as callees see it. */
   readonly nodeId: string;
   /** The first is sent, or signed with. */
-  readonly tokens: () => readonly string[];
+  readonly tokens: readonly string[];
   /** `"signed"`: the token is sent to nobody; else to all but the peers that take signed requests only. Default `"token"`. */
   readonly rpcAuth?: RpcAuth;
   /** Ms since the epoch, on the database's clock. */
@@ -146,7 +146,7 @@ class RpcClient implements RpcTransport {
 
   /** All but the remaining time, which is told when the request goes out. */
   #tokenHeaders(trace: string | null): string[] {
-    const [token] = this.#options.tokens();
+    const [token] = this.#options.tokens;
     if (token === undefined) throw new MeshUnauthorizedError("there is no mesh token to send: the secret that meshToken names is missing or empty");
     const headers = [
       "content-type", "application/json",

@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Logger } from "../logger.js";
 import { KeyRing, sameInConstantTime } from "./mesh-key.js";
 import { TOKEN_HEADER } from "./rpc-codec.js";
-import { Refusals } from "./rpc-refusals.js";
+import { RefusalLog } from "./rpc-refusal-log.js";
 import { bodyHashOf, SIGNATURE_HEADER } from "./rpc-signature.js";
 import { TokenVerifier } from "./rpc-token.js";
 import { SignatureVerifier, type RequestProof, type SignatureFault } from "./rpc-verifier.js";
@@ -15,7 +15,7 @@ export interface RequestGateOptions {
   /** `"signed"`: tokens are refused. `"token"`: signatures are taken as well. */
   readonly rpcAuth: RpcAuth;
   /** All are accepted, as token or as key. */
-  readonly tokens: () => readonly string[];
+  readonly tokens: readonly string[];
   /** Ms since the epoch, on the database's clock. */
   readonly databaseNow: () => number;
 }
@@ -47,7 +47,7 @@ export class RequestGate {
   readonly #options: RequestGateOptions;
   readonly #tokens: TokenVerifier;
   readonly #signatures: SignatureVerifier;
-  readonly #refusals = new Refusals();
+  readonly #refusals = new RefusalLog();
 
   constructor(options: RequestGateOptions) {
     this.#options = options;

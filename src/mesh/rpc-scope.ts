@@ -33,7 +33,10 @@ function callerOf(received: ReceivedRequest, headers: IncomingHttpHeaders): Call
   return nodeId === null ? null : { nodeId, action: received.chain[0] ?? null };
 }
 
-/** A trace travels in `meta.traceparent`, from which it also becomes the header of calls to peers. */
+/**
+ * A trace travels in `meta.traceparent`, from which it also becomes the header of calls to peers. The header, which no
+ * signature covers, counts only where the body has none.
+ */
 function withTrace(meta: Meta, header: unknown): Meta {
   const trace = asTraceparent(header);
   return trace === null || meta[TRACEPARENT] !== undefined ? meta : mergeMeta(meta, { [TRACEPARENT]: trace });

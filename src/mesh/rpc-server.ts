@@ -27,7 +27,7 @@ export interface RpcServerOptions {
   readonly nodeId: string;
   readonly rpcPath: string;
   /** All are accepted, as token or as key. */
-  readonly tokens: () => readonly string[];
+  readonly tokens: readonly string[];
   /** `"signed"`: tokens are refused. Default `"token"`. */
   readonly rpcAuth?: RpcAuth;
   /** Ms since the epoch, on the database's clock. */

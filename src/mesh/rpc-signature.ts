@@ -18,11 +18,13 @@ export interface RequestSignature extends SignatureFields {
   readonly signature: string;
 }
 
-/** The headers beside it that a signature covers; empty where the request has none. */
+/**
+ * The headers beside it that a signature covers; empty where the request has none. `traceparent` is none of them: tracers
+ * in the process, and proxies, set it anew, and the trace that counts is in the body.
+ */
 export interface SignedHeaders {
   readonly caller: string;
   readonly timeout: string;
-  readonly trace: string;
 }
 
 export interface AnswerSignature {
@@ -34,13 +36,17 @@ export interface AnswerSignature {
 const REQUEST = "chimpbase-mesh-rpc-v1-request";
 const ANSWER = "chimpbase-mesh-rpc-v1-answer";
 
+const TARGET_FORM = /^[!-:<-~]{1,128}$/;
 const REQUEST_FORM = /^v1;key=([0-9a-f]{16});ts=(\d{1,15});nonce=(\d{1,16});target=([!-:<-~]{1,128});body=([0-9a-f]{64});sig=([\w-]{43})$/;
 const ANSWER_FORM = /^v1;key=([0-9a-f]{16});sig=([\w-]{43})$/;
 
+/** Whether requests to this node id can be signed: it fits the header. */
+export const isTarget = (nodeId: string): boolean => TARGET_FORM.test(nodeId);
+
 /** The text that a request's signature is made over. `path`: the `rpcPath` of the callee's row. */
-export function requestText(path: string, { caller, timeout, trace }: SignedHeaders, fields: SignatureFields): string {
+export function requestText(path: string, { caller, timeout }: SignedHeaders, fields: SignatureFields): string {
   const { target, timestamp, nonce, bodyHash } = fields;
-  return `${REQUEST}\nPOST\n${path}\n${caller}\n${target}\n${timestamp}\n${nonce}\n${timeout}\n${trace}\n${bodyHash}`;
+  return `${REQUEST}\nPOST\n${path}\n${caller}\n${target}\n${timestamp}\n${nonce}\n${timeout}\n${bodyHash}`;
 }
 
 /** The text that an answer's signature is made over: with the request's signature in it, it fits that request alone. */

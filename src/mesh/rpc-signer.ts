@@ -19,7 +19,7 @@ export interface RequestSignerOptions {
 export interface UnsignedRequest {
   /** Asked when the request is signed. */
   readonly timeout: () => string;
-  /** Empty where there is none. */
+  /** Sent, not signed; empty where there is none. */
   readonly trace: string;
   readonly body: string;
 }
@@ -54,8 +54,9 @@ export class RequestSigner {
 }
 
 /**
- * The headers of one request, signed when they are read, which undici does as a connection takes the request. In its queue
- * a signature would grow old, and be overtaken.
+ * The headers of one request, signed when they are read, which undici does as the request leaves the queue for a connection. In
+ * the queue a signature would grow old, and be overtaken. A connection that is yet to be made comes after: by as much
+ * as that takes, timestamp and timeout are older than the request on the wire.
  */
 export class SignedRequest implements Iterable<[string, string]> {
   readonly #key: MeshKey;
@@ -94,7 +95,7 @@ export class SignedRequest implements Iterable<[string, string]> {
   }
 
   #sign(timeout: string): string {
-    const { trace, body } = this.#request;
+    const { body } = this.#request;
     const fields = {
       keyId: this.#key.id,
       timestamp: String(Math.round(this.#options.databaseNow())),
@@ -102,7 +103,7 @@ export class SignedRequest implements Iterable<[string, string]> {
       target: this.#peer.nodeId,
       bodyHash: format.bodyHashOf(body),
     };
-    const text = format.requestText(this.#peer.rpcPath, { caller: this.#options.nodeId, timeout, trace }, fields);
+    const text = format.requestText(this.#peer.rpcPath, { caller: this.#options.nodeId, timeout }, fields);
     this.#signature = this.#key.sign(text);
     return format.writeRequestSignature({ ...fields, signature: this.#signature });
   }

@@ -1,5 +1,4 @@
 import type { IncomingMessage } from "node:http";
-import { TRACEPARENT } from "../pipeline/traceparent.js";
 import type { KeyRing, MeshKey } from "./mesh-key.js";
 import { ReplayGuard } from "./replay-guard.js";
 import { CALLER_HEADER, idOrNull, TIMEOUT_HEADER } from "./rpc-codec.js";
@@ -50,7 +49,7 @@ export class SignatureVerifier {
     if (shown === null || caller === null) return fault("malformed");
     const key = this.#options.keys.find(shown.keyId);
     if (key === undefined) return fault("unknown-key", { key: shown.keyId });
-    const covered = { caller, timeout: textOf(headers[TIMEOUT_HEADER]), trace: textOf(headers[TRACEPARENT]) };
+    const covered = { caller, timeout: textOf(headers[TIMEOUT_HEADER]) };
     if (!key.verifies(format.requestText(url, covered, shown), shown.signature)) return fault("wrong-signature", { key: shown.keyId });
     const proof: RequestProof = { key, signature: shown.signature, caller, bodyHash: shown.bodyHash };
     const differenceMs = Number(shown.timestamp) - this.#options.databaseNow();

@@ -39,8 +39,7 @@ export interface Wire {
 export function openWire({ env, options, local, directory, cpuLoad, databaseNow, advertisedUrl, refuses }: WireOptions): Wire {
   const { nodeId, dispatcher } = env;
   const { defaultTimeoutMs, maxBodyBytes, maxInFlight, rpcAuth } = options;
-  const secrets = options.tokenSecrets.map((name) => readToken(env, name));
-  const tokens = (): readonly string[] => secrets;
+  const tokens = options.tokenSecrets.map((name) => readToken(env, name));
   const wheel = new TimerWheel();
   const transport = createRpcClient({
     nodeId,

@@ -78,21 +78,23 @@ test("the secret of hosts that sign is in no byte between them", async (t) => {
   assert.doesNotMatch(bytes, /t0ken|x-chimpbase-mesh-token/);
 });
 
-test("keys are rotated between hosts: OLD and NEW, NEW and OLD, NEW", async () => {
-  await using mesh = await MeshFixture.open();
-  const secrets = { values: { OLD: "old-secret", NEW: "new-secret" } };
-  const start = (services: Parameters<MeshFixture["started"]>[0], ...meshToken: string[]): Promise<Host> => mesh.started(services, { rpcAuth: "signed", meshToken }, { secrets });
-  const caller = await start([front], "OLD", "NEW");
-  for (const names of [["OLD"], ["OLD", "NEW"], ["NEW", "OLD"]]) {
-    const callee = await start([math], ...names);
-    await Promise.all([caller.mesh.waitFor("v1.math"), callee.mesh.waitFor("v1.front")]);
-    assert.equal(await caller.mesh.call("v1.math.back", names[0], { nodeId: callee.nodeId }), names[0]);
-    await callee.stop();
-  }
-  const late = await start([math], "NEW");
-  await caller.mesh.waitFor("v1.math");
-  await assert.rejects(caller.mesh.call("v1.math.echo", 1, { nodeId: late.nodeId }), MeshUnauthorizedError);
-});
+for (const [rpcAuth, what] of [["token", "tokens"], ["signed", "keys"]] as const) {
+  test(`${what} are rotated between hosts: OLD and NEW, NEW and OLD, NEW`, async () => {
+    await using mesh = await MeshFixture.open();
+    const secrets = { values: { OLD: "old-secret", NEW: "new-secret" } };
+    const start = (services: Parameters<MeshFixture["started"]>[0], ...meshToken: string[]): Promise<Host> => mesh.started(services, { rpcAuth, meshToken }, { secrets });
+    const caller = await start([front], "OLD", "NEW");
+    for (const names of [["OLD"], ["OLD", "NEW"], ["NEW", "OLD"]]) {
+      const callee = await start([math], ...names);
+      await Promise.all([caller.mesh.waitFor("v1.math"), callee.mesh.waitFor("v1.front")]);
+      assert.equal(await caller.mesh.call("v1.math.back", names[0], { nodeId: callee.nodeId }), names[0]);
+      await callee.stop();
+    }
+    const late = await start([math], "NEW");
+    await caller.mesh.waitFor("v1.math");
+    await assert.rejects(caller.mesh.call("v1.math.echo", 1, { nodeId: late.nodeId }), MeshUnauthorizedError);
+  });
+}
 
 for (const [from, to] of [["token", "signed"], ["signed", "token"]] as const) {
   test(`nodes go over from ${from} to ${to} one by one, and no call fails`, async () => {

@@ -139,6 +139,23 @@ test("a draining or local-only peer, or one without a usable address, is seen bu
   assert.equal(fixture.warnings.length, 4);
 });
 
+test("a peer whose id fits no header is not called, and is reported once, however often it is read", async () => {
+  await using fixture = await RegistryFixture.open();
+  const odd = ["a;b", "a b", "a\r\nhost: b", "ä", "", "x".repeat(129), "x".repeat(100_000)];
+  for (const nodeId of odd) await fixture.node(nodeId, { url: "http://odd:80" });
+  await fixture.node("x".repeat(128), { url: "http://long:80" });
+  const discovery = fixture.discovery({ heartbeatMs: 30 });
+  await discovery.start();
+  for (const later of ["later", "latest"]) {
+    await fixture.node(later);
+    await until(() => callable(discovery).includes(later));
+  }
+  assert.deepEqual(callable(discovery).sort(), ["later", "latest", "x".repeat(128)]);
+  for (const nodeId of odd) assert.equal(discovery.candidate(nodeId, ACTION), undefined);
+  assert.equal(fixture.warnings.length, odd.length);
+  for (const line of fixture.warnings) assert.ok(/its node_id fits no header/.test(line) && line.length < 1_000, line);
+});
+
 test("corrupt rows are reported and hurt nobody else", async () => {
   await using fixture = await RegistryFixture.open();
   await fixture.node("good");

@@ -46,7 +46,7 @@ export class RpcNode {
     this.nodeId = nodeId;
     this.rpcAuth = rpcAuth;
     const { wheel, dispatcher, actions: local } = this;
-    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens: () => tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, refuses: () => this.draining, ...server });
+    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, refuses: () => this.draining, ...server });
     const env = {
       dispatcher,
       log: createLogger({ write: (line) => void this.logs.push(line) }),
@@ -67,7 +67,7 @@ export class RpcNode {
       candidate: (id) => this.#peers.find((peer) => peer.nodeId === id),
       suspect: (id) => void this.suspected.push(id),
     };
-    this.transport = createRpcClient({ nodeId, tokens: () => tokens, rpcAuth, databaseNow, suspect: (id) => directory.suspect(id), revive: createErrorReviver(errors), ...client });
+    this.transport = createRpcClient({ nodeId, tokens, rpcAuth, databaseNow, suspect: (id) => directory.suspect(id), revive: createErrorReviver(errors), ...client });
     this.caller = createCaller({ nodeId, dispatcher, local, directory, transport: this.transport, wheel, middleware: [], defaults: { strategy: "local-first", timeoutMs: 5000, retries: 0 } });
     dispatcher.call = (ctx, name, args, options) => this.caller.call(ctx, name, args, options);
   }

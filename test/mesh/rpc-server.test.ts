@@ -382,12 +382,9 @@ test("stacks stay at home where they are not wanted", async () => {
   await node.close();
 });
 
-test("tokens rotate while a node runs: every listed one is accepted, and no empty one", async () => {
-  const tokens = ["new", "old", ""];
-  const node = await RpcNode.start({ server: { tokens: () => tokens } });
+test("each token that is listed is accepted, and no empty one", async () => {
+  const node = await RpcNode.start({ tokens: ["new", "old", ""] });
   const status = async (token: string) => (await post(node, "{", { token })).status;
-  assert.deepEqual([await status("new"), await status("old"), await status("")], [400, 400, 401]);
-  tokens.splice(1, 1);
-  assert.deepEqual([await status("new"), await status("old")], [400, 401]);
+  assert.deepEqual([await status("new"), await status("old"), await status(""), await status("other")], [400, 400, 401, 401]);
   await node.close();
 });

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { describe, test, type TestContext } from "node:test";
 import { MeshActionNotFoundError, MeshCallError, MeshUnauthorizedError, type MeshError } from "@chimpbase/mesh";
 import type { TestContext as Ctx } from "./call-fixture.js";
@@ -62,16 +63,31 @@ describe("signed calls", () => {
     }
   });
 
-  test("carry the trace in a header that is signed", async (t) => {
+  test("carry the trace in the body, whatever becomes of its header on the way", async (t) => {
     const [a, b, middle] = await withMiddle(t);
     const traceparent = `00-${"1".repeat(32)}-${"2".repeat(16)}-00`;
     b.actions.add("v1.b.trace", (ctx) => ctx.meta["traceparent"]);
     assert.equal(await a.call("v1.b.trace", {}, { meta: { traceparent } }), traceparent);
     middle.onRequest = (request) => ({ ...request, headers: { ...request.headers, traceparent: traceparent.replace("1", "3") } });
-    await assert.rejects(a.call("v1.b.trace", {}, { meta: { traceparent } }), MeshUnauthorizedError);
+    assert.equal(await a.call("v1.b.trace", {}, { meta: { traceparent } }), traceparent);
+    assert.equal(middle.requests[1]!.headers["traceparent"], traceparent);
   });
 
-  test("are signed when a connection takes them, so that one which has waited for minutes is no older than others", async (t) => {
+  test("work where a tracer in the caller's process adds a trace header of its own as requests are made", async (t) => {
+    const [a, b] = await pair(t);
+    const [own, added] = [`00-${"1".repeat(32)}-${"2".repeat(16)}-00`, `00-${"3".repeat(32)}-${"4".repeat(16)}-01`];
+    const trace = (message: unknown): void => {
+      const { request } = message as { readonly request: { readonly origin: string; addHeader(name: string, value: string): void } };
+      if (request.origin === b.address.advertisedUrl) request.addHeader("traceparent", added);
+    };
+    subscribe("undici:request:create", trace);
+    t.after(() => unsubscribe("undici:request:create", trace));
+    b.actions.add("v1.b.trace", (ctx) => ctx.meta["traceparent"]);
+    assert.equal(await a.call("v1.b.trace"), added);
+    assert.equal(await a.call("v1.b.trace", {}, { meta: { traceparent: own } }), own);
+  });
+
+  test("are signed when they leave the queue for a connection, so that one which has waited for minutes is no older than others", async (t) => {
     let minutes = 0;
     const databaseNow = (): number => Date.now() + minutes * 60_000;
     const [a, b] = await pair(t, { databaseNow, client: { connections: 1 } }, { databaseNow });

@@ -19,8 +19,8 @@ const hmac = (secret: string, text: string) => createHmac("sha256", secret).upda
 export const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
 export const keyId = (secret: string): string => hmac(secret, "chimpbase-mesh-key-id").toString("hex").slice(0, 16);
 
-export function canonicalRequest({ path, caller, target, timestamp, nonce, timeout, traceparent, body }: Omit<Signed, "secret">): string {
-  return ["chimpbase-mesh-rpc-v1-request", "POST", path, caller, target, timestamp, nonce, timeout, traceparent, sha256(body)].join("\n");
+export function canonicalRequest({ path, caller, target, timestamp, nonce, timeout, body }: Omit<Signed, "secret" | "traceparent">): string {
+  return ["chimpbase-mesh-rpc-v1-request", "POST", path, caller, target, timestamp, nonce, timeout, sha256(body)].join("\n");
 }
 
 export function canonicalAnswer(requestSignature: string, status: number, body: string): string {
@@ -29,7 +29,7 @@ export function canonicalAnswer(requestSignature: string, status: number, body: 
 
 export const signatureOf = (secret: string, canonical: string): string => hmac(secret, canonical).toString("base64url");
 
-export function signatureHeader(signed: Signed): string {
+export function signatureHeader(signed: Omit<Signed, "traceparent">): string {
   const { secret, timestamp, nonce, target, body } = signed;
   return `v1;key=${keyId(secret)};ts=${timestamp};nonce=${nonce};target=${target};body=${sha256(body)};sig=${signatureOf(secret, canonicalRequest(signed))}`;
 }

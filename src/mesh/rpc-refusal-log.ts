@@ -13,7 +13,7 @@ interface Tally {
  * Says that callers are refused, and why: for each of a handful of reasons at once, and then once a minute. Anyone can
  * make it happen, as often as they like.
  */
-export class Refusals {
+export class RefusalLog {
   readonly #tallies = new Map<string, Tally>();
 
   /** `attributes` must hold nothing secret, and no signature. */
