@@ -1,5 +1,6 @@
 import { MeshError } from "../errors.js";
 import { LingerLimit } from "../pipeline/linger-limit.js";
+import { publicMessage } from "../public-message.js";
 import type { ServerResponse } from "node:http";
 import type { Logger } from "../logger.js";
 
@@ -46,8 +47,9 @@ function isErrorStatus(status: number): boolean {
   return Number.isInteger(status) && status >= 400 && status <= 599;
 }
 
-function toBody({ message, code, data }: MeshError): object {
-  const body = { ok: false, error: message, code };
+function toBody(error: MeshError): object {
+  const { code, data } = error;
+  const body = { ok: false, error: publicMessage(error), code };
   return data === undefined || !isSerializable(data) ? body : { ...body, data };
 }
 
