@@ -81,6 +81,6 @@ export interface Storage extends Session {
   listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener>;
   /** What the pool looks like now. `reachable`: false from a failed connection until the next success. */
   stats(): { readonly total: number; readonly idle: number; readonly waiting: number; readonly reachable: boolean };
-  /** Waits for queries under way, up to 5 s, then closes every connection. */
-  close(): Promise<void>;
+  /** Waits for queries under way, up to `graceMs` (default 5000), then closes every connection. */
+  close(graceMs?: number): Promise<void>;
 }

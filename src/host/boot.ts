@@ -64,7 +64,7 @@ async function assemble(given: BootOptions): Promise<RunningHost> {
   const tls = server?.tls ? readTls(server.tls, (part) => `option "server.tls.${part}"`) : null;
   const engines = await openEngines(given);
   const deliveries = new EventDeliveries(engines);
-  teardown.push("the event handlers", () => deliveries.close());
+  teardown.pushPart("the event handlers", () => deliveries.close());
   const health = new Health();
   const env = createEnv({ name: options.name, nodeId, log, engines, deliveries, health, state });
   health.add("host", given.hostCheck);
@@ -74,7 +74,7 @@ async function assemble(given: BootOptions): Promise<RunningHost> {
   if (server === null) return { engines, http: null, env, deliveries };
   const routes = [...arrangement.of("route", "raw-route", "upgrade").map(toHttpRoute), health.route()];
   const http = createHttpServer({ ...server, tls, routes, dispatcher: engines.dispatcher, env, log });
-  teardown.push("the HTTP server", () => http.close(HTTP_GRACE_MS));
+  teardown.pushPart("the HTTP server", () => http.close(HTTP_GRACE_MS));
   return { engines, http, env, deliveries };
 }
 

@@ -52,9 +52,9 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
   const onJobs = (lanes: readonly string[]): void => worker.wake(lanes);
   const onDelayed = (lane: string, delayMs: number): void => worker.expect(lane, delayMs);
   const outbox = createOutbox({ storage, nodeId, log, onJobs, onDelayed });
-  teardown.push("the outbox", () => outbox.close());
+  teardown.pushPart("the outbox", () => outbox.close());
   const bus = new PostgresListenEventBus({ storage, nodeId, log, onJobs });
-  teardown.push("the event bus", () => bus.stop());
+  teardown.pushPart("the event bus", () => bus.stop());
 
   const actions = new HostActions(arrangement.of("action"), nodeId);
   const placeholders = new PlaceholderCache();
@@ -72,9 +72,9 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
 
   const onReleased = (lanes: readonly string[]): void => outbox.announce(lanes);
   const worker: WorkerEngine = createWorkerEngine({ storage, dispatcher, nodeId, log, defaults: options.worker, onReleased });
-  teardown.push("the worker", () => worker.stop());
+  teardown.pushPart("the worker", () => worker.stop());
   const scheduler = createScheduler({ storage, worker, nodeId, log });
-  teardown.push("the scheduler", () => scheduler.stop());
+  teardown.pushPart("the scheduler", () => scheduler.stop());
   for (const registration of arrangement.of("cron")) scheduler.add(registration);
   return { secrets, storage, outbox, bus, actions, dispatcher, worker, scheduler };
 }
@@ -84,7 +84,8 @@ async function openStorage({ options, teardown, checkpoint }: EngineOptions): Pr
   const urls = await databaseUrls(database, teardown, log);
   checkpoint();
   const storage = await openPostgres({ ...urls, poolSize: database.poolSize, schema: database.schema, applicationName: name, log });
-  teardown.push("the database pool", () => storage.close());
+  // Cutting the connections takes a moment of its own.
+  teardown.pushPart("the database pool", (limitMs) => storage.close(limitMs / 2));
   return storage;
 }
 

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { MeshConfigurationError, MeshError } from "../errors.js";
+import { within } from "../pipeline/time-limit.js";
 import { boot, drainPlugins } from "./boot.js";
 import { meshMissing } from "./context.js";
 import { drain } from "./drain.js";
@@ -150,9 +151,9 @@ class MeshHost implements Host {
     ]);
     await drainPlugins(this.#arrangement?.of("lifecycle") ?? [], env, attempt);
     deliveries.close();
-    await withdrawn;
     const { drainTimeoutMs: limitMs, log } = this.#options;
-    await drain({ engines, http, limitMs, log });
+    // The teardown waits once more for what a Postgres that does not answer holds up.
+    await Promise.all([drain({ engines, http, limitMs, log }), within(withdrawn, limitMs)]);
   }
 
   #checkpoint(): void {

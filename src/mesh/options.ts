@@ -53,7 +53,7 @@ export interface MeshOptions {
   readonly errors?: readonly Class<Error>[];
   /** Largest RPC request body, in bytes. Default 1048576. */
   readonly maxBodyBytes?: number;
-  /** Calls from peers that this node works on at the same time; more are refused at once, and go to other nodes. Default 10000. */
+  /** Calls from peers that this node works on at the same time; more are refused at once, and go to other nodes. Default 5000. */
   readonly maxInFlight?: number;
   /** How this node calls https peers. Certificates and names are always verified. */
   readonly tls?: PeerTlsOptions;
@@ -118,7 +118,7 @@ export function resolveMeshOptions(given: MeshOptions, environment: NodeJS.Proce
     resolve: checkResolve(given.resolve),
     errors: checkErrorClasses(given.errors ?? []),
     maxBodyBytes: wholeNumber("maxBodyBytes", given.maxBodyBytes ?? 1024 * 1024, 1),
-    maxInFlight: wholeNumber("maxInFlight", given.maxInFlight ?? 10_000, 1),
+    maxInFlight: wholeNumber("maxInFlight", given.maxInFlight ?? 5_000, 1),
     tls: checkTls(given.tls ?? {}),
     allowedPeers: checkAllowedPeers(given.allowedPeers),
   };

@@ -36,20 +36,14 @@ export function refuseUnread(request: IncomingMessage, response: ServerResponse,
   else refuseAndClose(response, answer, lingering);
 }
 
-/**
- * Closing at once, with bytes unread, would reset the connection and take the answer with it. So the whole answer goes
- * out first, and the end of the response, at which Node closes, waits until the client has closed or the time is up.
- */
+/** Answers, and closes once the client has had the time to read that. */
 export function refuseAndClose(response: ServerResponse, answer: RpcAnswer, { wheel, limit }: Lingering): void {
   if (!isOpen(response)) return;
   response.writeHead(answer.status, [...headersOf(answer), "connection", "close"]);
   response.write(answer.body);
-  const left = limit.enter();
-  if (left === null) return void response.end();
-  const timer = wheel.add(limit.ms, () => response.end());
-  response.once("close", () => {
-    timer.cancel();
-    left();
+  limit.end(response, (ms, run) => {
+    const entry = wheel.add(ms, run);
+    return () => entry.cancel();
   });
 }
 

@@ -1,5 +1,6 @@
 import { MeshError } from "../errors.js";
 import { LingerLimit } from "../pipeline/linger-limit.js";
+import { publicMessage } from "../public-message.js";
 import type { ServerResponse } from "node:http";
 import type { Logger } from "../logger.js";
 
@@ -28,31 +29,27 @@ export function answerError(error: unknown, response: ServerResponse, route: str
 export class Refusals {
   readonly #lingering = new LingerLimit();
 
-  /**
-   * To close with bytes unread would reset the connection and take the answer with it. So the whole answer goes out, and
-   * the end of the response, at which Node closes, waits until the client has closed or the time is up.
-   */
   answer(response: ServerResponse, status: number, body: object): void {
     const text = JSON.stringify(body);
     response.req.pause();
     response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), connection: "close" });
     response.write(text);
-    const left = this.#lingering.enter();
-    if (left === null) return void response.end();
-    const timer = setTimeout(() => response.end(), this.#lingering.ms);
-    response.once("close", () => {
-      clearTimeout(timer);
-      left();
-    });
+    this.#lingering.end(response, timer);
   }
+}
+
+function timer(ms: number, run: () => void): () => void {
+  const timeout = setTimeout(run, ms);
+  return () => clearTimeout(timeout);
 }
 
 function isErrorStatus(status: number): boolean {
   return Number.isInteger(status) && status >= 400 && status <= 599;
 }
 
-function toBody({ message, code, data }: MeshError): object {
-  const body = { ok: false, error: message, code };
+function toBody(error: MeshError): object {
+  const { code, data } = error;
+  const body = { ok: false, error: publicMessage(error), code };
   return data === undefined || !isSerializable(data) ? body : { ...body, data };
 }
 

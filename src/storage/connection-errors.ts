@@ -1,4 +1,5 @@
 import { MeshConfigurationError, MeshError, toError } from "../errors.js";
+import { withPublicMessage } from "../public-message.js";
 import { isCertificateError } from "../tls.js";
 
 /** SQLSTATEs with which the server says that it cannot serve this connection: shutting down, starting up, no free slot. */
@@ -17,31 +18,44 @@ export function meansUnavailable(error: unknown): boolean {
   return state !== null && (SERVER_UNAVAILABLE.has(state) || state.startsWith("08"));
 }
 
-/** Postgres cannot be reached, or has gone away. Retryable: connections come back by themselves. */
+/** Postgres cannot be reached, or has gone away. Retryable: connections come back by themselves. `cause` stays in this process. */
 export function databaseUnavailable(what: string, cause?: unknown): MeshError {
   const reason = cause === undefined ? "" : `: ${reasonOf(toError(cause))}`;
-  return new MeshError(`${what}${reason}`, { code: "DATABASE_UNAVAILABLE", status: 503, retryable: true, cause });
+  return withPublicMessage(new MeshError(`${what}${reason}`, { code: "DATABASE_UNAVAILABLE", status: 503, retryable: true, cause }), what);
 }
 
 /** What failed while a connection was being made. `option` names the one that holds the URL. */
 export function connectFailure(option: string, cause: unknown): MeshError {
   if (SERVER_REFUSES.has(sqlState(cause) ?? "") || lacksPassword(cause)) {
-    return new MeshConfigurationError(`${option}: Postgres refuses the connection: ${toError(cause).message}`, { cause });
+    return misconfigured(option, { what: "Postgres refuses the connection", reason: `: ${toError(cause).message}` }, cause);
   }
   const fault = tlsFault(cause);
-  if (fault !== null) return new MeshConfigurationError(`${option}: ${fault}`, { cause });
+  if (fault !== null) return misconfigured(option, fault, cause);
   return databaseUnavailable("Postgres cannot be reached", cause);
 }
 
+/** `reason` is what the driver or the socket says, and what follows from it: for the log only. */
+interface Fault {
+  readonly what: string;
+  readonly reason: string;
+}
+
+function misconfigured(option: string, { what, reason }: Fault, cause: unknown): MeshError {
+  return withPublicMessage(new MeshConfigurationError(`${option}: ${what}${reason}`, { cause }), `${option}: ${what}`);
+}
+
 /** What is wrong with TLS and stays wrong, with the part of the URL that changes it; else null. */
-function tlsFault(cause: unknown): string | null {
+function tlsFault(cause: unknown): Fault | null {
   const { code, syscall, message } = toError(cause) as NodeJS.ErrnoException;
   if (isCertificateError(cause)) {
-    return `the certificate of Postgres is refused (${String(code)}): ${message}; sslrootcert in the URL names the file of its CA, and the host in the URL must be one that the certificate names`;
+    const reason = ` (${String(code)}): ${message}; sslrootcert in the URL names the file of its CA, and the host in the URL must be one that the certificate names`;
+    return { what: "the certificate of Postgres is refused", reason };
   }
   // Of all that connecting does, only the files of sslrootcert, sslcert and sslkey are opened; sockets are read too.
-  if (syscall === "open" || code === "EISDIR") return `a file that sslrootcert, sslcert or sslkey in the URL names cannot be read: ${message}`;
-  if (/server does not support SSL/.test(message)) return "Postgres does not offer TLS, which sslmode in the URL demands: turn ssl on in the server, or leave sslmode out on a network that is private";
+  if (syscall === "open" || code === "EISDIR") return { what: "a file that sslrootcert, sslcert or sslkey in the URL names cannot be read", reason: `: ${message}` };
+  if (/server does not support SSL/.test(message)) {
+    return { what: "Postgres does not offer TLS, which sslmode in the URL demands", reason: ": turn ssl on in the server, or leave sslmode out on a network that is private" };
+  }
   return null;
 }
 

@@ -85,16 +85,16 @@ export class ConnectionPool {
     this.#remove(connection);
   }
 
-  /** Waits up to 5 s for connections in use, then cuts them. */
-  close(): Promise<void> {
-    return (this.#closing ??= this.#close());
+  /** Waits up to `graceMs` for connections in use, then cuts them. */
+  close(graceMs = CLOSE_GRACE_MS): Promise<void> {
+    return (this.#closing ??= this.#close(graceMs));
   }
 
-  async #close(): Promise<void> {
+  async #close(graceMs: number): Promise<void> {
     clearTimeout(this.#sweep);
     for (const waiter of [...this.#reserved, ...this.#waiters]) this.#dequeue(waiter).reject(closedError());
     for (const connection of this.#idle.splice(0)) this.discard(connection);
-    await this.#emptied();
+    await this.#emptied(graceMs);
     for (const connection of this.#open) connection.destroy();
     await Promise.all(this.#goodbyes);
   }
@@ -104,10 +104,10 @@ export class ConnectionPool {
     this.#goodbyes.add(goodbye);
   }
 
-  async #emptied(): Promise<void> {
+  async #emptied(graceMs: number): Promise<void> {
     if (this.#open.size + this.#connecting === 0) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, CLOSE_GRACE_MS);
+      const timer = setTimeout(resolve, graceMs);
       this.#onEmpty = () => {
         clearTimeout(timer);
         resolve();

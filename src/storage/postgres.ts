@@ -98,10 +98,10 @@ class PostgresStorage implements Storage, TransactionHost {
     return this.#pool.stats();
   }
 
-  async close(): Promise<void> {
+  async close(graceMs?: number): Promise<void> {
     this.#closed = true;
-    await Promise.all([...this.#listeners].map((listener) => listener.close()));
-    await this.#pool.close();
+    const listeners = [...this.#listeners].map((listener) => listener.close());
+    await Promise.all([...listeners, this.#pool.close(graceMs)]);
   }
 
   release(connection: PooledConnection): void {

@@ -31,6 +31,11 @@ test("the pod is given more time to stop than the drain and all that is around i
   assert.ok(number("terminationGracePeriodSeconds") > drainTimeoutMs / 1000 + 15);
 });
 
+test("what the page says of a stop around its drain adds up to what the pod is given for it", () => {
+  const [, told, leaving, rest] = /telling the peers takes (\d+) s, leaving the mesh (\d+) s and the rest (\d+) s at most/.exec(page)!.map(Number);
+  assert.ok(told! + leaving! + rest! <= 15);
+});
+
 test("a pod that stops is taken out of its Service long before it ends", () => {
   assert.ok(number("periodSeconds", "readinessProbe") * number("failureThreshold", "readinessProbe") < drainTimeoutMs / 1000);
 });

@@ -36,7 +36,7 @@ test("defaults are those of the contract", () => {
     meta: {},
     errors: [],
     maxBodyBytes: 1_048_576,
-    maxInFlight: 10_000,
+    maxInFlight: 5_000,
     tls: {},
     allowedPeers: null,
   });

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { MeshError, chimpbaseAuth, route, service, worker } from "@chimpbase/mesh";
-import type { Context, Host } from "@chimpbase/mesh";
+import type { Context, Host, Registration } from "@chimpbase/mesh";
 import { publicMessage } from "#mesh/public-message.js";
+import { connectFailure } from "#mesh/storage/connection-errors.js";
 import { MeshFixture } from "../mesh/mesh-fixture.js";
 import { post } from "../mesh/rpc-fixture.js";
+import { relayTo } from "../support/network.js";
 import { until } from "../support/wait.js";
 
 process.env["NODE_ENV"] = "production";
@@ -118,4 +121,66 @@ test("a guard that cannot ask the database says so, and nothing of it", async ()
   const answer = await fetch(`${host.url}/x`, { headers: { "x-api-key": `cbk_${"a".repeat(43)}` } });
   assert.equal(answer.status, 503);
   assertSilent("auth", await answer.text());
+});
+
+const asking = service({ name: "asking", version: 1, actions: { ask: (ctx: Context) => ctx.db.query("SELECT 1") } });
+const askingRoute = route("ask", async (request, env) => (request.url.endsWith("/ask") ? Response.json(await env.db.query("SELECT 1")) : null));
+/** What the last query of the route below failed with; a health check throws it. */
+let failed: unknown;
+const asks: Registration = { kind: "lifecycle", name: "asks", ready: (env) => env.health("last", () => { throw failed; }) };
+
+/** What strangers and peers are told by a node that gets no connection, each without what Postgres or a socket said. */
+async function assertTellsNoReason(host: Host, told: string, { code, status }: { code: string; status: number }): Promise<void> {
+  const answer = await fetch(`${host.url}/ask`);
+  assert.deepEqual([answer.status, await answer.json()], [status, { ok: false, error: told, code }]);
+  const reply = await post(portOf(host), { actionName: "v1.asking.ask", args: null }, { token: "t0ken" });
+  assert.deepEqual([reply.status, reply.json["error"], reply.json["code"]], [status, told, code], reply.text);
+  const ready = await fetch(`${host.url}/readyz`);
+  assert.equal(((await ready.json()) as { checks: { last: { error: string } } }).checks.last.error, told);
+}
+
+const keepFailure = route("keep", async (request, env) => {
+  if (!request.url.endsWith("/keep")) return null;
+  failed = await env.db.query("SELECT 1").then(() => null, (error: unknown) => error);
+  return Response.json(failed === null ? "ok" : "failed");
+});
+const untilFailing = (host: Host) => until(async () => (await (await fetch(`${host.url}/keep`)).json()) === "failed");
+
+test("a node that cannot reach Postgres tells nobody outside of it where it looked and what the socket said", async () => {
+  await using mesh = await MeshFixture.open();
+  const relay = await relayTo(mesh.url);
+  const host = mesh.host([asking], {}, { database: relay.url }).register(askingRoute, keepFailure, asks);
+  await host.start();
+  await relay.cut();
+  await untilFailing(host);
+  assert.match((failed as Error).message, /^Postgres cannot be reached: connect ECONNREFUSED 127/);
+  await assertTellsNoReason(host, "Postgres cannot be reached", { code: "DATABASE_UNAVAILABLE", status: 503 });
+  assert.ok(mesh.logs.some((line) => line.includes("a request failed") && line.includes("ECONNREFUSED")));
+  await relay.open();
+  await host.stop();
+  await relay.close();
+});
+
+test("a node whose password no longer holds when it reconnects tells nobody outside of it its role", async () => {
+  await using mesh = await MeshFixture.open();
+  const role = `sensitive_${randomBytes(6).toString("hex")}`;
+  await mesh.query(`CREATE ROLE ${role} SUPERUSER LOGIN PASSWORD 'first'`);
+  const host = mesh.host([asking], {}, { database: Object.assign(new URL(mesh.url), { username: role, password: "first" }).href });
+  host.register(askingRoute, keepFailure, asks);
+  await host.start();
+  // NOLOGIN too, for servers that trust this machine.
+  await mesh.query(`ALTER ROLE ${role} NOLOGIN PASSWORD 'second'`);
+  await mesh.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", [role]);
+  await untilFailing(host);
+  assert.match((failed as Error).message, new RegExp(`database.url: Postgres refuses the connection: .*${role}`));
+  await assertTellsNoReason(host, "database.url: Postgres refuses the connection", { code: "CONFIGURATION", status: 500 });
+  await host.stop().catch(() => undefined);
+  await mesh.query(`DROP ROLE ${role}`);
+});
+
+test("what keeps a connection from being made is told outside production, and in it only what it is about", () => {
+  const file = Object.assign(new Error("ENOENT: no such file, open '/sensitive/ca.pem'"), { code: "ENOENT", syscall: "open" });
+  const error = connectFailure("database.url", file);
+  assert.match(publicMessage(error, false), /sensitive/);
+  assert.equal(publicMessage(error, true), "database.url: a file that sslrootcert, sslcert or sslkey in the URL names cannot be read");
 });
