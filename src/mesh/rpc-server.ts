@@ -46,7 +46,7 @@ export interface RpcServerOptions {
   readonly maxResultBytes?: number;
   /** Time in which a body must be here. Default 10000. */
   readonly bodyTimeoutMs?: number;
-  /** Requests at the same time; more are answered 503. Default 10000. */
+  /** Requests at the same time; more are answered 503. Default 5000. */
   readonly maxInFlight?: number;
   /** Whether this node takes no requests any more, for good. Default: never. */
   readonly refuses?: () => boolean;
@@ -89,7 +89,7 @@ interface RequestRun {
 
 const DEFAULTS = {
   rpcAuth: "token", advertisedUrl: () => null,
-  maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 10_000, refuses: () => false,
+  maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 5_000, refuses: () => false,
 } as const;
 
 /**
