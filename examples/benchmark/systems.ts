@@ -17,10 +17,13 @@ const builtPath = (path: string): string => fileURLToPath(new URL(path, import.m
 
 export const mesh: System = { name: "mesh", part: "ours", file: builtPath("programs/mesh.js") };
 export const meshCluster: System = { name: "mesh", part: "ours", file: builtPath("programs/cluster.js") };
+export const bareNode: System = { name: "bare Node", part: "shown", file: builtPath("programs/bare.js") };
 export const graphileWorker = peer("graphile-worker", "graphile-worker.mjs");
 export const pgBoss = peer("pg-boss", "pg-boss.mjs");
 export const nestTcp = peer("NestJS TCP", "nestjs.mjs");
-export const moleculer = peer("Moleculer", "moleculer.mjs", "tcp");
+export const moleculer = peer("Moleculer", "moleculer.mjs", "0");
+/** The mesh gives every call a time limit; this is what one costs there. */
+export const moleculerWithLimit: System = { ...peer("Moleculer, limit of 5 s", "moleculer.mjs", "5000"), part: "shown" };
 export const moleculerTcp = peer("Moleculer TCP", "moleculer.mjs", "tcp");
 export const httpFloor: System = { ...peer("node:http, undici", "http.mjs"), part: "shown" };
 export const sqlFloor: System = { ...peer("raw SQL, 500 a batch", "postgres.mjs"), part: "shown" };

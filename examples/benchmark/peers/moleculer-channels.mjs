@@ -13,21 +13,26 @@ export async function queue({ nodes, index, variant }) {
   const sender = createBroker("sender");
   await sender.start();
   const add = (message) => sender.sendToChannel(channel, message);
+  const consume = async (handler) => {
+    const receiver = createBroker("receiver");
+    receiver.createService({
+      name: "work",
+      channels: { [channel]: { group: "work", maxInFlight: 500, redis: { startID: "0", readTimeoutInterval: 0 }, handler } },
+    });
+    await receiver.start();
+    return () => receiver.stop();
+  };
+  let known = false;
   return {
     add,
+    consume,
     async load(from, to) {
+      // NATS makes the stream when the first receiver starts.
+      if (!known) await (await consume(() => undefined))();
+      known = true;
       for (let at = from; at <= to; at += 500) {
         await Promise.all(Array.from({ length: Math.min(500, to - at + 1) }, (_, offset) => add({ i: at + offset })));
       }
-    },
-    async consume(handler) {
-      const receiver = createBroker("receiver");
-      receiver.createService({
-        name: "work",
-        channels: { [channel]: { group: "work", maxInFlight: 500, redis: { startID: "0", readTimeoutInterval: 0 }, handler } },
-      });
-      await receiver.start();
-      return () => receiver.stop();
     },
     stop: () => sender.stop(),
   };

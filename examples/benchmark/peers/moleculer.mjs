@@ -37,8 +37,9 @@ export async function caller(setup) {
   return { call: (kind, args) => broker.call(`adder.${kind}`, args), stop: () => broker.stop() };
 }
 
-export async function local() {
-  const broker = new ServiceBroker({ logger: false });
+/** `variant` is the time limit of a call in ms; 0, its default, is none. */
+export async function local({ variant }) {
+  const broker = new ServiceBroker({ logger: false, requestTimeout: Number(variant) });
   broker.createService(ADDER);
   await broker.start();
   return { call: (kind, args) => broker.call(`adder.${kind}`, args), stop: () => broker.stop() };
@@ -48,8 +49,8 @@ export async function bus(setup) {
   const broker = createBroker(setup);
   let handler = () => undefined;
   const [publisher] = setup.nodes;
-  // The publisher must not be among those that get what it broadcasts.
-  if (setup.index > 0) broker.createService({ name: "news", events: { "bench.news": ({ params }) => handler(params) } });
+  // The publisher is not among those that get what it broadcasts.
+  if (setup.index > 0) broker.createService({ name: "news", events: { "bench.news": { context: true, handler: ({ params }) => handler(params) } } });
   await broker.start();
   return {
     add: (message) => broker.broadcast("bench.news", message),

@@ -10,14 +10,15 @@ const namesQueueInJob = module.PgBoss === undefined;
 const QUEUE = "work";
 const BATCH = 100;
 const FETCHERS = 4;
+const POOL = 30;
 const EMPTY_PAUSE_MS = 20;
 
 export async function queue({ databaseUrl, effects }) {
-  const boss = new PgBoss({ connectionString: databaseUrl, max: 10, supervise: false, schedule: false });
+  const boss = new PgBoss({ connectionString: databaseUrl, max: FETCHERS + 2, supervise: false, schedule: false });
   boss.on("error", (error) => process.stderr.write(`pg-boss: ${error.message}\n`));
   await boss.start();
   await boss.createQueue(QUEUE);
-  const pool = new pg.Pool({ connectionString: databaseUrl, max: 10 });
+  const pool = new pg.Pool({ connectionString: databaseUrl, max: POOL - FETCHERS - 2 });
   const insert = (messages) =>
     namesQueueInJob ? boss.insert(messages.map((data) => ({ name: QUEUE, data }))) : boss.insert(QUEUE, messages.map((data) => ({ data })));
 

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 
 const BATCH = 500;
@@ -41,15 +41,17 @@ export async function queue({ databaseUrl }) {
 export async function bus({ databaseUrl }) {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
-  let packed = [];
-  let sent = Promise.resolve();
+  const packed = [];
+  let flushing;
   const flush = async () => {
+    await nextTurn();
     while (packed.length > 0) await client.query("SELECT pg_notify('bench_news', $1)", [JSON.stringify(packed.splice(0, PACKED))]);
+    flushing = undefined;
   };
   return {
     add(message) {
       packed.push(message);
-      return (sent = sent.then(flush));
+      return (flushing ??= flush());
     },
     async consume(handler) {
       client.on("notification", ({ payload }) => JSON.parse(payload).forEach(handler));

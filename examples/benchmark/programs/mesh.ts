@@ -1,6 +1,7 @@
 import { chimpbaseMesh, createHost, onStart, type Context, type Host } from "@chimpbase/mesh";
 import { each } from "../measure.js";
 import type { Message, Running, Setup } from "../roles.js";
+import { usage } from "./usage.js";
 import { AdderService, BystanderService, NewsService, WorkService, WritingService } from "./services.js";
 
 interface Node {
@@ -9,13 +10,17 @@ interface Node {
 }
 
 const EMITS_UNDER_WAY = 500;
+/** The same for graphile-worker and pg-boss. */
+const POOL = 30;
+const HANDLERS = 24;
 
 export async function startNode(setup: Setup, services: readonly object[], remote = false): Promise<Node> {
   const { databaseUrl, token } = setup;
   let ctx!: Context;
   const host = createHost({
     name: "bench",
-    database: databaseUrl,
+    database: { url: databaseUrl, poolSize: POOL },
+    worker: { concurrency: HANDLERS },
     server: remote ? { port: 0 } : false,
     secrets: { values: { MESH_TOKEN: token } },
     logger: { level: "error", write: (line) => void process.stderr.write(line) },
@@ -108,15 +113,4 @@ export async function idle(setup: Setup): Promise<Running> {
   process.env["HOSTNAME"] = "127.0.0.1";
   const { host } = await startNode(setup, [AdderService, new WorkService(() => undefined), new NewsService(() => undefined)], true);
   return { special: { usage }, stop: () => host.stop() };
-}
-
-/** What is measured beside `idle`: this process without a host in it. */
-export async function bare(): Promise<Running> {
-  return { special: { usage }, stop: () => Promise.resolve() };
-}
-
-async function usage(): Promise<{ cpuMs: number; heapBytes: number }> {
-  globalThis.gc?.();
-  const { user, system } = process.cpuUsage();
-  return { cpuMs: (user + system) / 1_000, heapBytes: process.memoryUsage().heapUsed };
 }

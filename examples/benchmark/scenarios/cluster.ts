@@ -1,20 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Bench, Team } from "../bed.js";
 import type { Counters } from "../postgres.js";
+import type { Usage } from "../programs/usage.js";
 import type { Result, Row, Scenario } from "../scenario.js";
-import { mesh, meshCluster } from "../systems.js";
-
-interface Usage {
-  readonly cpuMs: number;
-  readonly heapBytes: number;
-}
+import { bareNode, mesh, meshCluster } from "../systems.js";
 
 export const idle: Scenario = {
   name: "idle",
   about: "a node that nobody calls: statements, processor time, memory over a process without the mesh",
   async run(bench) {
-    const team = (await bench.team(mesh, ["idle", "bare"]))!;
-    const [node, bare] = team.programs;
+    const team = (await bench.team(mesh, ["idle"]))!;
+    const [node] = team.programs;
+    const [bare] = (await bench.team(bareNode, ["bare"]))!.programs;
     const ms = bench.sizes.quick ? 10_000 : 30_000;
     await sleep(3_000);
     const [statements, cpu, heap]: number[][] = [[], [], []];
@@ -39,9 +36,11 @@ export const idle: Scenario = {
 };
 
 const NODES_A_PROCESS = 25;
-/** One in the pool and one that listens; the pool's may be two for a moment while nodes come and go. */
+/** One in the pool and one that listens. */
 const CONNECTIONS_A_NODE = 2;
 const MEET_LIMIT_MS = 120_000;
+/** One heartbeat, in which the nodes read what they have not read about the last that came. */
+const SETTLE_MS = 10_000;
 const COUNTED = ["statements", "rows", "notifications"] as const;
 
 interface Phases {
@@ -86,6 +85,7 @@ async function measureSize(bench: Bench, size: number): Promise<Phases | null> {
     await program.run("join", { count: Math.min(NODES_A_PROCESS, size - index * NODES_A_PROCESS) });
   }
   await allMeet(team, size);
+  await sleep(bench.sizes.quick ? 1_000 : SETTLE_MS);
   const joined = (await count())!;
   const restMs = bench.sizes.quick ? 12_000 : 30_000;
   await sleep(restMs);
@@ -114,7 +114,6 @@ function growth(measured: ReadonlyMap<number, Phases>, measure: string, unit: st
   const results: Result[] = points.map((point) => ({ system: `${point.size} nodes`, part: "shown", values: [point.value] }));
   const [first, last] = [points[0]!, points.at(-1)!];
   const power = Math.log(last.value / first.value) / Math.log(last.size / first.size);
-  // For each node: constant is what keeps the whole cluster linear.
   const note = Number.isFinite(power) ? `grows with nodes^${power.toFixed(2)}` : undefined;
   return { scenario: "scale", measure, unit, better: "less", results, ...(note === undefined ? {} : { note }) };
 }

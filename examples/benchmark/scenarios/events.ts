@@ -6,7 +6,7 @@ import type { Row, Scenario } from "../scenario.js";
 import { mesh, moleculerOverBrokers, moleculerTcp, notifyFloor } from "../systems.js";
 import { resultsOf } from "./calls.js";
 
-const ARRIVAL_LIMIT_MS = 120_000;
+const ARRIVAL_LIMIT_MS = 60_000;
 const PUBLISHES_UNDER_WAY = 500;
 
 export const broadcast: Scenario = {
