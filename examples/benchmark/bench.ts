@@ -7,34 +7,38 @@ import { installPeers } from "./install.js";
 import { readOptions, USAGE, type Options } from "./options.js";
 import { Postgres } from "./postgres.js";
 import { describeMachine, json, machineLine, markdown, TABLE_HEAD, tableLine, type Machine } from "./report.js";
-import { reached, type Row } from "./scenario.js";
+import { reached, type Row, type Scenario } from "./scenario.js";
 import { SCENARIOS } from "./scenarios/index.js";
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
 async function measure({ only, sizes }: Options): Promise<{ machine: Machine; rows: Row[] }> {
   const postgres = await Postgres.start();
+  const bench = new Bench(sizes, postgres, say);
+  // A server of the user's own must not keep the databases of a run that was broken off.
+  process.once("SIGINT", () => void bench.clear().finally(() => postgres.stop()).finally(() => process.exit(130)));
   try {
     const machine = describeMachine(await postgres.version(), sizes.quick ? "quick" : "full length", sizes.rounds);
     process.stdout.write(`${machineLine(machine)}\n\n${TABLE_HEAD}`);
     const rows: Row[] = [];
-    for (const scenario of SCENARIOS) {
-      if (only.length > 0 && !only.includes(scenario.name)) continue;
-      const bench = new Bench(sizes, postgres, (line) => say(`${scenario.name}: ${line}`));
-      try {
-        const measured = await scenario.run(bench);
-        rows.push(...measured);
-        process.stdout.write(measured.map(tableLine).join(""));
-      } catch (error) {
-        process.exitCode = 1;
-        say(`${scenario.name}: broken off: ${(error as Error).stack}`);
-      } finally {
-        await bench.clear();
-      }
-    }
+    for (const scenario of SCENARIOS) if (only.length === 0 || only.includes(scenario.name)) rows.push(...(await runScenario(scenario, bench)));
     return { machine, rows };
   } finally {
     await postgres.stop();
+  }
+}
+
+async function runScenario(scenario: Scenario, bench: Bench): Promise<Row[]> {
+  try {
+    const rows = await scenario.run(bench);
+    process.stdout.write(rows.map(tableLine).join(""));
+    return rows;
+  } catch (error) {
+    process.exitCode = 1;
+    say(`${scenario.name}: broken off: ${(error as Error).stack}`);
+    return [];
+  } finally {
+    await bench.clear();
   }
 }
 
