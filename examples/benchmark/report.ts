@@ -16,7 +16,7 @@ export function describeMachine(postgres: string, mode: string, rounds: number):
 }
 
 export function machineLine({ node, postgres, cpu, cores, mode, rounds }: Machine): string {
-  return `Node ${node}, Postgres ${postgres}, ${cores} cores of ${cpu}, ${mode}, ${rounds} rounds`;
+  return `Node ${node}, Postgres ${postgres}, ${cores} cores of ${cpu}, ${mode}, ${rounds} ${rounds === 1 ? "round" : "rounds"}`;
 }
 
 /** Three significant digits, so that no figure looks more exact than it is. */
