@@ -12,7 +12,8 @@ import { SCENARIOS } from "./scenarios/index.js";
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
-async function measure({ only, sizes }: Options): Promise<{ machine: Machine; rows: Row[] }> {
+async function measure(options: Options): Promise<Row[]> {
+  const { only, sizes } = options;
   const postgres = await Postgres.start();
   const bench = new Bench(sizes, postgres, say);
   // A server of the user's own must not keep the databases of a run that was broken off.
@@ -21,8 +22,13 @@ async function measure({ only, sizes }: Options): Promise<{ machine: Machine; ro
     const machine = describeMachine(await postgres.version(), sizes.quick ? "quick" : "full length", sizes.rounds);
     process.stdout.write(`${machineLine(machine)}\n\n${TABLE_HEAD}`);
     const rows: Row[] = [];
-    for (const scenario of SCENARIOS) if (only.length === 0 || only.includes(scenario.name)) rows.push(...(await runScenario(scenario, bench)));
-    return { machine, rows };
+    for (const scenario of SCENARIOS) {
+      if (only.length > 0 && !only.includes(scenario.name)) continue;
+      rows.push(...(await runScenario(scenario, bench)));
+      // After each, so that a run that is broken off leaves what it has measured.
+      await write(options, machine, rows);
+    }
+    return rows;
   } finally {
     await postgres.stop();
   }
@@ -61,8 +67,7 @@ async function main(): Promise<void> {
     return;
   }
   await installPeers();
-  const { machine, rows } = await measure(options);
-  await write(options, machine, rows);
+  const rows = await measure(options);
   const judged = rows.map(reached).filter((is) => is !== null);
   process.stdout.write(`\n${judged.filter((is) => is).length} of ${judged.length} goals reached\n`);
 }

@@ -34,7 +34,9 @@ export class Program {
     const program = new Program(`${file} (${role})`, child);
     const ready = new Promise((resolve, reject) => program.#waiting.set(0, { resolve, reject }));
     child.on("message", (answer: Answer) => program.#answered(answer));
-    child.once("exit", (code) => program.#exited(code));
+    child.once("exit", (code) => program.#exited(String(code)));
+    // A command that could not be sent, to a process that is just ending.
+    child.on("error", (error) => program.#exited(error.message));
     try {
       await program.#within(ready, START_LIMIT_MS, "start");
     } catch (error) {
@@ -50,6 +52,7 @@ export class Program {
 
   /** Rejects with what the program threw, when it ends, or after ten minutes. */
   run<T>(name: string, args: Command["args"] = {}): Promise<T> {
+    if (!this.#child.connected) return Promise.reject(new Error(`${this.#name} has ended`));
     const id = this.#nextId++;
     const answer = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
     this.#child.send({ id, name, args } satisfies Command);
@@ -73,8 +76,8 @@ export class Program {
     else waiting?.resolve("result" in answer ? answer.result : undefined);
   }
 
-  #exited(code: number | null): void {
-    for (const { reject } of this.#waiting.values()) reject(new Error(`${this.#name} ended with ${code}`));
+  #exited(reason: string): void {
+    for (const { reject } of this.#waiting.values()) reject(new Error(`${this.#name} ended: ${reason}`));
     this.#waiting.clear();
   }
 
