@@ -59,9 +59,13 @@ export const scale: Scenario = {
     for (const size of wanted) if (!sizes.includes(size)) bench.say(`skipped: ${size} nodes need ${size * CONNECTIONS_A_NODE} connections, max_connections leaves ${room}`);
     const measured = new Map<number, Phases>();
     for (const size of sizes) {
-      const phases = await measureSize(bench, size);
-      if (phases !== null) measured.set(size, phases);
+      const phases = await measureSize(bench, size).catch((error: Error) => error);
       await bench.clear();
+      // What smaller clusters have shown stands, whatever becomes of a larger one.
+      if (phases instanceof Error) bench.say(`${size} nodes: ${phases.message}`);
+      if (phases === null || phases instanceof Error) break;
+      bench.say(`${size} nodes measured`);
+      measured.set(size, phases);
     }
     if (measured.size === 0) return [];
     return COUNTED.flatMap((counted) => [
