@@ -86,5 +86,6 @@ module.exports = {
       files: ["test/**/*.ts", "examples/**/*.ts"],
       rules: { "no-restricted-globals": "off", "no-console": "off", "@typescript-eslint/no-unused-vars": "off" },
     },
+    { files: ["examples/**/*.mjs"], env: { node: true, es2022: true } },
   ],
 };

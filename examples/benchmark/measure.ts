@@ -1,22 +1,24 @@
-export interface Rate {
-  /** Operations per second. */
-  readonly rate: number;
-  /** Latencies in ms. */
+import { setTimeout as sleep } from "node:timers/promises";
+
+export interface Latencies {
+  readonly count: number;
+  /** In ms. */
   readonly p50: number;
   readonly p99: number;
 }
 
-/** Keeps `concurrency` operations under way for `ms` after a warm-up of a third of that. */
-export async function measureRate(operation: () => Promise<unknown>, concurrency: number, ms: number): Promise<Rate> {
-  await run(operation, concurrency, ms / 3);
-  const started = performance.now();
-  const latencies = await run(operation, concurrency, ms);
-  const seconds = (performance.now() - started) / 1_000;
-  return { rate: latencies.length / seconds, ...percentiles(latencies) };
+export interface Rate extends Latencies {
+  /** Operations per second. */
+  readonly rate: number;
 }
 
-async function run(operation: () => Promise<unknown>, concurrency: number, ms: number): Promise<number[]> {
-  const end = performance.now() + ms;
+/** The clock that all processes of a machine share, in ms. */
+export const clock = (): number => Number(process.hrtime.bigint()) / 1e6;
+
+/** Keeps `concurrency` operations under way for `ms`. */
+export async function measureRate(operation: () => Promise<unknown>, concurrency: number, ms: number): Promise<Rate> {
+  const started = performance.now();
+  const end = started + ms;
   const latencies: number[] = [];
   const worker = async (): Promise<void> => {
     for (let before = performance.now(); before < end; ) {
@@ -27,13 +29,56 @@ async function run(operation: () => Promise<unknown>, concurrency: number, ms: n
     }
   };
   await Promise.all(Array.from({ length: concurrency }, worker));
-  return latencies;
+  const seconds = (performance.now() - started) / 1_000;
+  return { rate: latencies.length / seconds, ...summary(latencies) };
 }
 
-export function percentiles(values: number[]): { p50: number; p99: number } {
+const MOST_UNDER_WAY = 5_000;
+
+/**
+ * Starts `perSecond` operations a second for `ms`, whatever the ones before them do, and waits for all. What a busy machine made late is
+ * started late, but nothing is left out. Throws where too many are under way, since the system then does not keep up.
+ */
+export async function pace(operation: (i: number) => Promise<unknown>, perSecond: number, ms: number): Promise<number> {
+  const started = performance.now();
+  const total = Math.round((perSecond * ms) / 1_000);
+  const underWay = new Set<Promise<unknown>>();
+  let failure: { readonly error: unknown } | undefined;
+  for (let i = 0; i < total && failure === undefined; ) {
+    const due = Math.min(total, Math.ceil(((performance.now() - started) * perSecond) / 1_000));
+    for (; i < due; i++) {
+      const running = operation(i).catch((error: unknown) => (failure ??= { error })).finally(() => underWay.delete(running));
+      underWay.add(running);
+    }
+    if (underWay.size > MOST_UNDER_WAY) throw new Error(`${underWay.size} operations under way at ${perSecond}/s: the system does not keep up`);
+    await sleep(1);
+  }
+  await Promise.all(underWay);
+  if (failure !== undefined) throw failure.error;
+  return total;
+}
+
+/** Runs `operation` for each number from `from` to `to`, `concurrency` at a time. */
+export async function each(from: number, to: number, concurrency: number, operation: (i: number) => Promise<unknown>): Promise<void> {
+  let next = from;
+  const worker = async (): Promise<void> => {
+    while (next <= to) await operation(next++);
+  };
+  await Promise.all(Array.from({ length: concurrency }, worker));
+}
+
+export function summary(values: readonly number[]): Latencies {
+  return { count: values.length, p50: quantile(values, 0.5), p99: quantile(values, 0.99) };
+}
+
+export function quantile(values: readonly number[], share: number): number {
   const sorted = Float64Array.from(values).sort();
-  const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
-  return { p50: at(0.5), p99: at(0.99) };
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
 }
 
-export const median = (values: readonly number[]): number => percentiles([...values]).p50;
+/** The mean of the two in the middle where their number is even. */
+export function median(values: readonly number[]): number {
+  const sorted = Float64Array.from(values).sort();
+  const middle = sorted.length / 2;
+  return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}

@@ -1,0 +1,39 @@
+import { newest } from "./newest.mjs";
+
+const { Logger, makeWorkerUtils, run } = await newest("graphile-worker");
+
+const logger = new Logger(() => () => undefined);
+const BATCHED = { concurrentJobs: 24, maxPoolSize: 30, completeJobBatchDelay: 0, failJobBatchDelay: 0 };
+/** Its fastest settings: a local queue of 500, completions in batches. */
+const FASTEST = { ...BATCHED, localQueue: { size: 500 } };
+
+/** `variant` is `direct` for a worker that asks Postgres for each job. */
+export async function queue({ databaseUrl, effects, variant }) {
+  const utils = await makeWorkerUtils({ connectionString: databaseUrl, logger });
+  await utils.migrate();
+  const consume = async (handler) => {
+    const work = effects ? writing(handler) : (message) => handler(message);
+    const preset = { worker: { ...(variant === "direct" ? BATCHED : FASTEST), connectionString: databaseUrl, logger } };
+    const runner = await run({ preset, noHandleSignals: true, taskList: { work } });
+    return () => runner.stop();
+  };
+  return {
+    add: (message) => utils.addJob("work", message),
+    load: (from, to) =>
+      utils.withPgClient((client) =>
+        client.query("SELECT graphile_worker.add_job('work', json_build_object('i', i)) FROM generate_series($1::int, $2::int) i", [from, to]),
+      ),
+    consume,
+    stop: async () => utils.release(),
+  };
+}
+
+/** It completes a job apart from the task's own transaction: a crash in between runs the task again. */
+const writing = (handler) => async (message, helpers) => {
+  await helpers.withPgClient(async (client) => {
+    await client.query("BEGIN");
+    await client.query("INSERT INTO effects (i) VALUES ($1)", [message.i]);
+    await client.query("COMMIT");
+  });
+  handler(message);
+};

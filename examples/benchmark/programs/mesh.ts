@@ -1,0 +1,116 @@
+import { chimpbaseMesh, createHost, onStart, type Context, type Host } from "@chimpbase/mesh";
+import { each } from "../measure.js";
+import type { Message, Running, Setup } from "../roles.js";
+import { usage } from "./usage.js";
+import { AdderService, BystanderService, NewsService, WorkService, WritingService } from "./services.js";
+
+interface Node {
+  readonly host: Host;
+  readonly ctx: Context;
+}
+
+const EMITS_UNDER_WAY = 500;
+/** The same for graphile-worker and pg-boss. */
+const POOL = 30;
+const HANDLERS = 24;
+
+export async function startNode(setup: Setup, services: readonly object[], remote = false): Promise<Node> {
+  const { databaseUrl, token } = setup;
+  let ctx!: Context;
+  const host = createHost({
+    name: "bench",
+    database: { url: databaseUrl, poolSize: POOL },
+    worker: { concurrency: HANDLERS },
+    server: remote ? { port: 0 } : false,
+    secrets: { values: { MESH_TOKEN: token } },
+    logger: { level: "error", write: (line) => void process.stderr.write(line) },
+  });
+  const transport = remote ? { meshToken: "MESH_TOKEN" } : { transport: "local-only" as const };
+  host.register(chimpbaseMesh({ services, ...transport }), onStart((context) => void (ctx = context)));
+  await host.start();
+  return { host, ctx };
+}
+
+export async function callee(setup: Setup): Promise<Running> {
+  process.env["HOSTNAME"] = "127.0.0.1";
+  const { host } = await startNode(setup, [AdderService], true);
+  return { stop: () => host.stop() };
+}
+
+export async function caller(setup: Setup): Promise<Running> {
+  process.env["HOSTNAME"] = "127.0.0.1";
+  const { host } = await startNode(setup, [BystanderService], true);
+  await host.mesh.waitFor("v1.adder");
+  return { call: (kind, args) => host.mesh.call(`v1.adder.${kind}`, args), stop: () => host.stop() };
+}
+
+export async function local(setup: Setup): Promise<Running> {
+  const { host } = await startNode(setup, [AdderService]);
+  return { call: (kind, args) => host.mesh.call(`v1.adder.${kind}`, args), stop: () => host.stop() };
+}
+
+/** The emitting host lives as long as the role, consumers come and go; a process uses the one or the other. */
+export async function queue(setup: Setup): Promise<Running> {
+  let emitter: Promise<Node> | undefined;
+  const emittingNode = (): Promise<Node> => (emitter ??= startNode(setup, [BystanderService]));
+  const emit = async (message: Message): Promise<void> => (await emittingNode()).host.mesh.emit("bench.work", message, { balanced: true });
+  const consume = async (handler: (message: Message) => void): Promise<() => Promise<void>> => {
+    const { host } = await startNode(setup, [setup.effects ? new WritingService(handler) : new WorkService(handler)]);
+    return () => host.stop();
+  };
+  let known = false;
+  return {
+    add: emit,
+    consume,
+    async load(from, to) {
+      // A group exists from the first start of its service on.
+      if (!known) await (await consume(() => undefined))();
+      known = true;
+      await each(from, to, EMITS_UNDER_WAY, (i) => emit({ i }));
+      await (await emittingNode()).host.stop();
+      emitter = undefined;
+    },
+    stop: async () => (await emitter)?.host.stop(),
+  };
+}
+
+export async function bus(setup: Setup): Promise<Running> {
+  let publisher: Promise<Node> | undefined;
+  return {
+    add: async (message) => (await (publisher ??= startNode(setup, [BystanderService]))).host.mesh.emit("bench.news", message),
+    async consume(handler) {
+      const { host } = await startNode(setup, [new NewsService(handler)]);
+      return () => host.stop();
+    },
+    stop: async () => (await publisher)?.host.stop(),
+  };
+}
+
+/** Transactions that write a row and emit, `concurrency` at a time; with `notify`, each also notifies before it commits. */
+export async function outbox(setup: Setup): Promise<Running> {
+  const consumer = await startNode(setup, [new WorkService(() => undefined)]);
+  await consumer.host.stop();
+  const { host, ctx } = await startNode(setup, [BystanderService]);
+  const transaction = (i: number, notify: boolean): Promise<void> =>
+    ctx.transaction(async (tx) => {
+      await tx.db.query("INSERT INTO effects (i) VALUES (?1)", [i]);
+      await tx.mesh.emit("bench.work", { i }, { balanced: true });
+      if (notify) await tx.db.query("SELECT pg_notify('bench_outbox', '')");
+    });
+  return {
+    special: {
+      async transactions({ from, to, concurrency, notify }) {
+        const started = performance.now();
+        await each(from!, to!, concurrency!, (i) => transaction(i, notify === 1));
+        return { ms: performance.now() - started };
+      },
+    },
+    stop: () => host.stop(),
+  };
+}
+
+export async function idle(setup: Setup): Promise<Running> {
+  process.env["HOSTNAME"] = "127.0.0.1";
+  const { host } = await startNode(setup, [AdderService, new WorkService(() => undefined), new NewsService(() => undefined)], true);
+  return { special: { usage }, stop: () => host.stop() };
+}

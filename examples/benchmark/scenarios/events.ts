@@ -1,0 +1,94 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Bench, Team } from "../bed.js";
+import type { Drained, Taken } from "../inbox.js";
+import { summary } from "../measure.js";
+import type { Row, Scenario } from "../scenario.js";
+import { mesh, moleculerOverBrokers, moleculerTcp, notifyFloor } from "../systems.js";
+import { resultsOf } from "./calls.js";
+
+const ARRIVAL_LIMIT_MS = 60_000;
+const PUBLISHES_UNDER_WAY = 500;
+
+export const broadcast: Scenario = {
+  name: "broadcast",
+  about: "events to 1 and to 5 receiving processes, ours durable and theirs not, and their latency at 100 a second",
+  async run(bench) {
+    const systems = [mesh, moleculerTcp, ...(await moleculerOverBrokers("peer")), notifyFloor];
+    const rows: Row[] = [];
+    for (const receivers of [1, 5]) {
+      const teams = await bench.teams(systems, Array.from({ length: receivers + 1 }, () => "bus"));
+      const opened = new Set<Team>();
+      const open = async (team: Team): Promise<void> => {
+        if (opened.has(team)) return;
+        opened.add(team);
+        await Promise.all(team.programs.slice(1).map((program) => program.run("open")));
+        await team.programs[0]!.run("ready", { receivers });
+      };
+      const count = bench.sizes.quick ? 5_000 : 50_000;
+      const figures = await bench.interleave(teams, async (team, round) => {
+        await open(team);
+        if (round === 0) await throughput(team, 1, count / 5);
+        const from = (round + 1) * count;
+        return throughput(team, from, from + count - 1);
+      });
+      const measure = `events to ${receivers} receiving ${receivers === 1 ? "process" : "processes"}`;
+      rows.push({ scenario: "broadcast", measure, unit: "events/s", better: "more", goal: { ratio: 2.5 }, results: resultsOf(figures, (rate) => rate) });
+      if (receivers === 1) rows.push(...(await latency(bench, teams)));
+      await bench.clear();
+    }
+    return rows;
+  },
+};
+
+/** Events a second, from the first publish to the last arrival at the last receiver. */
+async function throughput({ programs: [publisher, ...receivers] }: Team, from: number, to: number): Promise<number> {
+  await Promise.all(receivers.map((receiver) => receiver.run("arm", { from, to, ms: ARRIVAL_LIMIT_MS })));
+  const started = await publisher!.run<number>("publish", { from, to, concurrency: PUBLISHES_UNDER_WAY });
+  const ends = await Promise.all(receivers.map((receiver) => receiver.run<Drained>("arrived")));
+  await Promise.all(receivers.map((receiver) => receiver.run("disarm")));
+  return ((to - from + 1) / (Math.max(...ends.map(({ at }) => at)) - started)) * 1_000;
+}
+
+async function latency(bench: Bench, teams: readonly Team[]): Promise<Row[]> {
+  const figures = await bench.interleave(teams, async ({ programs: [publisher, receiver] }) => {
+    const total = await publisher!.run<number>("emit", { from: 0, rate: 100, ms: bench.sizes.roundMs * 2 });
+    const taken: Taken[] = [];
+    for (const end = performance.now() + ARRIVAL_LIMIT_MS; taken.length < total; await sleep(20)) {
+      if (performance.now() > end) throw new Error(`${taken.length} of ${total} events came`);
+      taken.push(...(await receiver!.run<Taken[]>("collect")));
+    }
+    return summary(taken.map(({ ms }) => ms));
+  });
+  const base = { scenario: "broadcast", unit: "ms", better: "less" } as const;
+  return [
+    { ...base, measure: "emit to handler at 100/s: p50", goal: { ours: 3 }, results: resultsOf(figures, ({ p50 }) => p50) },
+    { ...base, measure: "emit to handler at 100/s: p99", results: resultsOf(figures, ({ p99 }) => p99) },
+  ];
+}
+
+export const outbox: Scenario = {
+  name: "outbox",
+  about: "transactions on 8 connections that write a row and emit, against the same with NOTIFY inside each transaction",
+  async run(bench) {
+    const count = bench.sizes.quick ? 1_000 : 10_000;
+    const teams = await bench.teams([mesh, { ...mesh, name: "mesh, NOTIFY inside", part: "peer" }], ["outbox"], { effects: true });
+    const figures = await bench.interleave(teams, async ({ system, databaseUrl, programs: [program] }, round) => {
+      const notify = system.part === "ours" ? 0 : 1;
+      const { ms } = await program!.run<{ ms: number }>("transactions", { from: round * count + 1, to: (round + 1) * count, concurrency: 8, notify });
+      const [written] = await bench.postgres.query<{ rows: number }>(databaseUrl, "SELECT count(DISTINCT i)::int AS rows FROM effects");
+      if (written!.rows !== (round + 1) * count) throw new Error(`${written!.rows} rows of ${(round + 1) * count} transactions`);
+      return (count / ms) * 1_000;
+    });
+    return [
+      {
+        scenario: "outbox",
+        measure: "transactions that emit, 8 connections",
+        unit: "transactions/s",
+        better: "more",
+        goal: { ratio: 3 },
+        results: resultsOf(figures, (rate) => rate),
+        note: "the difference is the flush of the write-ahead log: it is small where the server runs without fsync or on a very fast disk",
+      },
+    ];
+  },
+};
