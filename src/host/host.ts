@@ -145,10 +145,8 @@ class MeshHost implements Host {
     const { engines, http, env, deliveries } = running;
     const attempt = this.#teardown.attempt.bind(this.#teardown);
     // While peers are being told, jobs are claimed no more: what was prefetched goes back at once.
-    const withdrawn = Promise.all([
-      attempt("the scheduler", () => engines.scheduler.stop()),
-      attempt("the drain of the worker", () => engines.worker.drain()),
-    ]);
+    // What becomes of it is for the teardown to say, which waits for both again.
+    const withdrawn = Promise.allSettled([engines.scheduler.stop(), engines.worker.drain()]);
     await drainPlugins(this.#arrangement?.of("lifecycle") ?? [], env, attempt);
     deliveries.close();
     const { drainTimeoutMs: limitMs, log } = this.#options;

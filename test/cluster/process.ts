@@ -35,13 +35,17 @@ export class ScriptProcess<C extends Commands<C>> {
     });
     this.#child.on("message", (message: Reply | never) => ("id" in message ? this.#settle(message) : onReport(message)));
     this.#child.on("exit", () => this.#failAll());
+    // Of a message to a process that has ended: its promise is rejected below.
+    this.#child.on("error", () => undefined);
     this.exited = once(this.#child, "exit").then(() => undefined);
   }
 
   do<K extends keyof C & string>(command: K, ...args: Parameters<C[K]>): ReturnType<C[K]> {
     const id = ++this.#commands;
     const result = new Promise((resolve, reject) => this.#pending.set(id, { resolve, reject }));
-    this.#child.send({ id, command, args });
+    this.#child.send({ id, command, args }, (error) => {
+      if (error !== null) this.#settle({ id, error });
+    });
     return result as ReturnType<C[K]>;
   }
 

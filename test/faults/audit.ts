@@ -41,5 +41,6 @@ export function checkFencing(findings: Findings, names: ReadonlyMap<string, stri
 function isAllowed({ change, by, holder, successor, kept, expired }: Transition, nameOf: (nodeId: string | null) => string | undefined): boolean {
   if (change === "claim") return nameOf(successor) === by;
   if (change === "extend") return kept && nameOf(holder) === by;
+  if (change === "end") return nameOf(holder) === by;
   return nameOf(holder) === by || expired === true;
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { checkFencing } from "./audit.js";
-import { checkBroadcasts, checkCalls, checkEmits, checkExactlyOnce, checkQueries } from "./checks.js";
+import { checkBroadcasts, checkCalls, checkEmits, checkExactlyOnce, checkPunctuality, checkQueries } from "./checks.js";
 import { Findings } from "./findings.js";
 import type { Call, Effect, Emit, Entry, Heard, Query, Transition } from "./history.js";
 
@@ -59,6 +59,7 @@ describe("the checker of fences", () => {
   test("finds a takeover before the lease has run out", () => assertFinds(fences(claim, step("release", { by: "n2" }), step("end")), /did not hold/));
   test("finds a claim of what another holds", () => assertFinds(fences(claim, step("extend", { kept: false, successor: "id1" }), step("end")), /did not hold/));
   test("finds a claim in the name of another node", () => assertFinds(fences(step("claim", { by: "n2", successor: "id1" }), step("end")), /did not hold/));
+  test("finds the end of a job that nobody held, whatever its lease", () => assertFinds(fences(claim, step("end"), step("end", { by: "n2", holder: null, expired: true })), /did not hold/));
   test("finds a job that vanished", () => assertFinds(fences(claim), /never saw end: 1/));
 });
 
@@ -71,6 +72,11 @@ describe("the checker of broadcasts", () => {
     return findings.violations;
   };
 
+  test("finds one that was heard too late", () => {
+    const findings = found([broadcast(1), heard(1, { at: 9_000 })]);
+    checkPunctuality(findings, 6_000);
+    assertFinds(findings.violations, /later than 6000 ms/);
+  });
   test("is content with each once and in order", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(1), heard(2))));
   test("finds a lost one", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(2)), /never reached n2: 1, as n1\/1/));
   test("finds one that came twice", async () => assertFinds(await broadcasts(broadcast(1), heard(1), heard(1)), /twice or out of order/));
@@ -93,11 +99,26 @@ describe("the checker of calls", () => {
     assertFinds(calls([call(), call({ ...failed, attempts: 2 })], [[9_000, 11_000]]), /with retries: 1/);
   });
   test("is not content where nothing has come back", () => assertFinds(calls([call(failed)], [[9_000, 11_000]]), /no call has come back/));
-  test("leaves failures of a starved machine unjudged, and counts them", () => {
-    const findings = found([call(), call(failed), { kind: "stall", node: "n2", from: 9_700, to: 10_000 }]);
+  test("finds a failure that was over before the trouble began, or began after it was over", () => {
+    assertFinds(calls([call(), call({ ...failed, startedAt: 8_000, endedAt: 8_900 })], [[9_000, 11_000]]), /no fault explains: 1/);
+    assertFinds(calls([call(), call({ ...failed, startedAt: 11_001, endedAt: 11_002 })], [[9_000, 11_000]]), /no fault explains: 1/);
+  });
+  test("leaves failures of a starved machine unjudged, and is not content with many of them", () => {
+    const stalls = ["n1", "n2"].map((node) => ({ kind: "stall" as const, node, from: 9_700, to: 9_910 }));
+    const many = Array.from({ length: 100 }, () => call());
+    const findings = found([...many, call(failed), ...stalls]);
     checkCalls(findings, findings.history.all("call"), []);
     assertFinds(findings.violations);
     assert.equal(findings.unjudged.length, 1);
+    checkCalls(findings, [call(), call(failed)], []);
+    assertFinds(findings.violations, /2 of 2 calls cannot be judged/);
+  });
+  test("counts what several processes missed at the same time once", () => {
+    const stalls = ["n1", "n2", "n3", "harness"].map((node) => ({ kind: "stall" as const, node, from: 9_900, to: 9_960 }));
+    const findings = found([call(), call(failed), ...stalls]);
+    assert.equal(findings.took(9_800, 10_000), 140);
+    checkCalls(findings, findings.history.all("call"), []);
+    assertFinds(findings.violations, /no fault explains: 1/);
   });
 });
 

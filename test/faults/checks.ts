@@ -38,6 +38,16 @@ export function checkExactlyOnce(findings: Findings): void {
   findings.none([...effects.values()].filter(({ length }) => length > 1), "balanced events with more than one effect");
 }
 
+/** No broadcast was heard later than `limitMs` after it was accepted. */
+export function checkPunctuality(findings: Findings, limitMs: number): void {
+  const emits = new Map(accepted(findings, "broadcast").map((emit) => [emitId(emit), emit]));
+  const late = findings.history.all("heard").filter((heard) => {
+    const emit = heard.event === "broadcast" ? emits.get(idOf(heard)) : undefined;
+    return emit !== undefined && findings.took(emit.endedAt, heard.at) > limitMs;
+  });
+  findings.none(late, `broadcasts heard later than ${limitMs} ms after they were accepted`);
+}
+
 /** Every accepted broadcast within its time, once, in order of each emitter. Waits for those on their way. */
 export async function checkBroadcasts(
   findings: Findings,
@@ -79,9 +89,13 @@ export const retried = ({ attempts }: Call): boolean => attempts > 0;
 /** What says that the database could not do it, and nothing else. */
 const DATABASE_TROUBLE = /^(DATABASE_UNAVAILABLE|OVERLOADED|TIMEOUT)/;
 
-/** Emits may fail for want of the database, and say so. */
-export function checkEmits(findings: Findings): void {
-  const unclear = findings.history.all("emit").filter(({ error }) => error !== null && !DATABASE_TROUBLE.test(error));
+/** Of a node that was told to stop. */
+const STOPPING = /^(MESH_NOT_RUNNING|OUTBOX_CLOSED)/;
+
+/** Emits may fail for want of the database, and say so; on a node that stops, also for that. */
+export function checkEmits(findings: Findings, stopping = false): void {
+  const isClear = (error: string): boolean => DATABASE_TROUBLE.test(error) || error === "ROLLED_BACK" || (stopping && STOPPING.test(error));
+  const unclear = findings.history.all("emit").filter(({ error }) => error !== null && !isClear(error));
   findings.none(unclear, "emits that failed without a clear error");
 }
 
@@ -96,8 +110,10 @@ export function checkQueries(findings: Findings, budgetMs: number, slackMs: numb
 
 /** How long before its end a call is looked at for stalls: a caller that did not run has not heard what its peers told. */
 const HEARSAY_MS = 1_000;
-/** Stalls in that time, over all processes, from which on a failure says nothing of the mesh. */
+/** Stalls in that time from which on a failure says nothing of the mesh. */
 const STARVED_MS = 200;
+/** Share of the calls that may be left unjudged. */
+const MOST_UNJUDGED = 0.01;
 
 /** Failed calls, without those that a starved machine explains. */
 function unexplained(findings: Findings, calls: readonly Call[]): Call[] {
@@ -108,12 +124,14 @@ function unexplained(findings: Findings, calls: readonly Call[]): Call[] {
   return broken.filter((call) => !isStarved(call));
 }
 
-/** Calls may fail where they were started in one of the times of trouble, `[from, to]`; those with retries never. */
+/** Calls may fail where some of their time was one of trouble, `[from, to]`; those with retries never. */
 export function checkCalls(findings: Findings, calls: readonly Call[], troubles: readonly (readonly [number, number])[]): void {
   findings.none(unexplained(findings, calls.filter(retried)), "failed calls among those with retries");
-  const clean = calls.filter(({ startedAt }) => !troubles.some(([from, to]) => startedAt >= from && startedAt <= to));
+  const clean = calls.filter(({ startedAt, endedAt }) => !troubles.some(([from, to]) => startedAt <= to && endedAt >= from));
   findings.none(unexplained(findings, clean.filter((call) => !retried(call))), "failed calls that no fault explains");
   findings.check(calls.some((call) => !failed(call)), "no call has come back");
+  const { length: unjudged } = findings.unjudged;
+  findings.check(unjudged <= MOST_UNJUDGED * calls.length, `${unjudged} of ${calls.length} calls cannot be judged: the machine is too busy`);
 }
 
 function groupBy<T>(list: readonly T[], key: (entry: T) => string): Map<string, T[]> {

@@ -6,7 +6,7 @@ import type { History } from "./history.js";
 import type { FaultyPostgres } from "./postgres.js";
 import type { Load, NodeCommands, NodeConfig, Report } from "./protocol.js";
 
-/** Of the clocks of nodes, in turn: ten minutes ahead, behind, right. */
+/** Of the clocks of nodes that run: ten minutes ahead, behind, right. An heir gets that of the one before it. */
 const CLOCKS_MS = [600_000, -600_000, 0];
 const SCRIPT = new URL("./node.js", import.meta.url);
 
@@ -14,10 +14,25 @@ const SCRIPT = new URL("./node.js", import.meta.url);
 export class FaultNode extends ScriptProcess<NodeCommands> {
   nodeId = "";
   readonly name: string;
+  readonly clockMs: number;
+  #ending = false;
 
-  constructor(config: NodeConfig, readonly http: Link, readonly postgres: Link, history: History) {
+  constructor(config: NodeConfig, readonly http: Link, readonly postgres: Link, history: History, onCrash: (name: string) => void) {
     super(SCRIPT, config, { execArgv: ["--expose-gc"] }, ({ entries }: Report) => history.add(...entries));
     this.name = config.name;
+    this.clockMs = config.clockMs;
+    void this.exited.then(() => this.#ending || onCrash(this.name));
+  }
+
+  override kill(): Promise<void> {
+    this.#ending = true;
+    return super.kill();
+  }
+
+  /** Stops, or waits for the end of a stop by SIGTERM; then the process must end by itself. */
+  async leave(): Promise<void> {
+    this.#ending = true;
+    await this.do("leave");
   }
 
   async start(): Promise<this> {
@@ -36,9 +51,12 @@ export class FaultCluster {
   readonly #databaseUrl: string;
   readonly #rpcAuth: NodeConfig["rpcAuth"];
   readonly #history: History;
+  readonly #onCrash: (name: string) => void;
   readonly #all: FaultNode[] = [];
 
-  constructor(postgres: FaultyPostgres, databaseUrl: string, rpcAuth: NodeConfig["rpcAuth"], history: History) {
+  /** `onCrash` is told of each node whose process ends without having been told to. */
+  constructor(postgres: FaultyPostgres, databaseUrl: string, rpcAuth: NodeConfig["rpcAuth"], history: History, onCrash: (name: string) => void) {
+    this.#onCrash = onCrash;
     this.#postgres = postgres;
     this.#rpcAuth = rpcAuth;
     this.#databaseUrl = databaseUrl;
@@ -66,16 +84,23 @@ export class FaultCluster {
       port,
       advertisedUrl: `http://127.0.0.1:${http.port}`,
       rpcAuth: this.#rpcAuth,
-      clockMs: CLOCKS_MS[this.#all.length % CLOCKS_MS.length]!,
+      clockMs: this.#freeClock(),
     };
-    const node = new FaultNode(config, http, postgres, this.#history);
+    const node = new FaultNode(config, http, postgres, this.#history, this.#onCrash);
     this.#all.push(node);
     return node.start();
   }
 
+  #freeClock(): number {
+    const taken = this.nodes.map(({ clockMs }) => clockMs);
+    return CLOCKS_MS.find((clockMs) => !taken.includes(clockMs)) ?? 0;
+  }
+
   /** Nodes that know each other. */
   async start(count: number, more: Partial<NodeConfig> = {}): Promise<FaultNode[]> {
-    const nodes = await Promise.all(Array.from({ length: count }, () => this.add(more)));
+    const starting: Promise<FaultNode>[] = [];
+    for (let n = 0; n < count; n++) starting.push(this.add(more));
+    const nodes = await Promise.all(starting);
     await until(() => this.agrees(), { timeoutMs: 10_000, message: "the nodes have found each other" });
     return nodes;
   }

@@ -112,24 +112,37 @@ export function idOf({ emitter, seq }: { emitter: string; seq: number }): string
 /** All that happened in one run of one scenario. */
 export class History {
   readonly #entries: Entry[] = [];
+  readonly #byKind = new Map<Kind, Entry[]>();
 
   add(...entries: readonly Entry[]): void {
-    for (const entry of entries) this.#entries.push(entry);
+    for (const entry of entries) {
+      this.#entries.push(entry);
+      this.#listOf(entry.kind).push(entry);
+    }
   }
 
-  all<K extends Kind>(kind: K): Of<K>[] {
-    return this.#entries.filter((entry): entry is Of<K> => entry.kind === kind);
+  all<K extends Kind>(kind: K): readonly Of<K>[] {
+    return this.#listOf(kind) as Of<K>[];
   }
 
   /** What was checked. */
   get operations(): number {
-    return this.#entries.filter(({ kind }) => kind !== "fault" && kind !== "stall").length;
+    return this.#entries.length - this.all("fault").length - this.all("stall").length;
   }
 
-  /** For how long processes did not get to run between two times, in ms over all; without those that a fault has frozen. */
+  /**
+   * For how long, between two times, some process did not get to run, in ms; without those that a fault has frozen. What
+   * several of them missed at the same time counts once.
+   */
   stalledMs(from: number, to: number, frozen: readonly string[] = []): number {
-    const overlap = (stall: Stall): number => Math.max(0, Math.min(to, stall.to) - Math.max(from, stall.from));
-    return this.all("stall").reduce((sum, stall) => sum + (frozen.includes(stall.node) ? 0 : overlap(stall)), 0);
+    const stalls = this.all("stall").filter((stall) => stall.to > from && stall.from < to && !frozen.includes(stall.node));
+    let stalledMs = 0;
+    let end = from;
+    for (const stall of stalls.sort((a, b) => a.from - b.from)) {
+      stalledMs += Math.max(0, Math.min(to, stall.to) - Math.max(end, stall.from));
+      end = Math.max(end, stall.to);
+    }
+    return stalledMs;
   }
 
   /** Writes JSON lines; resolves with the path. */
@@ -138,5 +151,11 @@ export class History {
     const path = join(directory, `${name}.jsonl`);
     await writeFile(path, [head, ...this.#entries].map((entry) => `${JSON.stringify(entry)}\n`).join(""));
     return path;
+  }
+
+  #listOf(kind: Kind): Entry[] {
+    const list = this.#byKind.get(kind) ?? [];
+    this.#byKind.set(kind, list);
+    return list;
   }
 }

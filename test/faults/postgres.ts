@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process";
-import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { chmod, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -62,10 +63,21 @@ export class FaultyPostgres {
 
   /** All processes of the server stand still, as with a disk or a machine that hangs; no connection ends. */
   async freeze(ms: number): Promise<void> {
-    const pids = await this.#processes();
-    for (const pid of pids) signal(pid, "SIGSTOP");
-    await sleep(ms);
-    for (const pid of pids) signal(pid, "SIGCONT");
+    // While it stands still no process is added.
+    const stopped = [await this.#postmaster()];
+    const thaw = (): void => stopped.forEach((pid) => signal(pid, "SIGCONT"));
+    process.once("exit", thaw);
+    try {
+      signal(stopped[0]!, "SIGSTOP");
+      for (const pid of await childrenOf(stopped[0]!)) {
+        stopped.push(pid);
+        signal(pid, "SIGSTOP");
+      }
+      await sleep(ms);
+    } finally {
+      thaw();
+      process.off("exit", thaw);
+    }
   }
 
   async query<T extends pg.QueryResultRow>(database: string, sql: string, params: unknown[] = []): Promise<T[]> {
@@ -94,14 +106,26 @@ export class FaultyPostgres {
   async #postmaster(): Promise<number> {
     return Number((await readFile(join(this.#directory, "data", "postmaster.pid"), "utf8")).split("\n")[0]);
   }
+}
 
-  /** The postmaster first: while it stands still no process is added. */
-  async #processes(): Promise<number[]> {
-    const postmaster = await this.#postmaster();
-    const { stdout } = await promisify(execFile)("ps", ["-A", "-o", "pid=,ppid="]);
-    const all = stdout.trim().split("\n").map((line) => line.trim().split(/\s+/).map(Number) as [number, number]);
-    return [postmaster, ...all.filter(([, parent]) => parent === postmaster).map(([pid]) => pid)];
-  }
+/** From /proc where there is one: `ps` is not on every system. */
+async function childrenOf(parent: number): Promise<number[]> {
+  const processes = existsSync("/proc/self/stat") ? await processesOfProc() : await processesOfPs();
+  return processes.filter(([, ppid]) => ppid === parent).map(([pid]) => pid);
+}
+
+type ProcessAndParent = readonly [pid: number, ppid: number];
+
+async function processesOfProc(): Promise<ProcessAndParent[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const stats = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")));
+  // The name of the program, in parentheses, may hold anything.
+  return stats.map((stat) => [parseInt(stat, 10), Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1])]);
+}
+
+async function processesOfPs(): Promise<ProcessAndParent[]> {
+  const { stdout } = await promisify(execFile)("ps", ["-A", "-o", "pid=,ppid="]);
+  return stdout.trim().split("\n").map((line) => line.trim().split(/\s+/).map(Number) as [number, number]);
 }
 
 /** One that has ended meanwhile needs none. */

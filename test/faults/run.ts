@@ -2,6 +2,7 @@
  * `npm run test:faults`: drives a cluster of real processes through seeded faults under load, and checks what the
  * histories say. `-- --quick`, `--seed N`, `--only name`, `--runs N`.
  */
+import { within } from "#mesh/pipeline/time-limit.js";
 import { readArguments } from "./arguments.js";
 import { FaultyPostgres } from "./postgres.js";
 import { Random } from "./random.js";
@@ -24,6 +25,7 @@ const SCENARIOS = [
   killed, exactlyOnce, rollingRestart, broadcasts, retention, frozen, postgresDown, starved, overload, links, transactions, registry, leftovers,
 ];
 const HISTORIES = ".data/faults";
+const SCENARIO_LIMIT_MS = 600_000;
 
 interface Outcome {
   readonly scenario: string;
@@ -40,7 +42,7 @@ async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: numbe
   const trial = await Trial.open(postgres, new Random(seed), quick, database);
   const { rpcAuth } = trial;
   try {
-    await scenario.run(trial);
+    if ((await within(scenario.run(trial), SCENARIO_LIMIT_MS)) === null) trial.violations.push(`the scenario has not ended within ${SCENARIO_LIMIT_MS} ms`);
   } catch (error) {
     trial.violations.push(`the scenario broke off: ${(error as Error).stack}`);
   }
@@ -86,7 +88,7 @@ function printTable(outcomes: readonly Outcome[]): void {
 async function main(): Promise<number> {
   const { seed, runs, only, quick } = readArguments(process.argv.slice(2));
   const chosen = SCENARIOS.filter(({ name }) => only.length === 0 || only.includes(name));
-  if (chosen.length === 0) throw new Error(`no such scenario; there are: ${SCENARIOS.map(({ name }) => name).join(", ")}`);
+  if (only.some((name) => SCENARIOS.every((scenario) => scenario.name !== name))) throw new Error(`no such scenario; there are: ${SCENARIOS.map(({ name }) => name).join(", ")}`);
   console.log(`seed ${seed}${quick ? ", quick" : ""}, Node ${process.version}`);
   const outcomes: Outcome[] = [];
   const postgres = await FaultyPostgres.open();

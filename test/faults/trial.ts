@@ -20,6 +20,7 @@ export interface Scenario {
 
 const LONGEST_WAIT_MS = 120_000;
 const SETTLE_LIMIT_MS = 20_000;
+const BACK_LIMIT_MS = 5_000;
 const CHANNEL = "chimpbase:public:mesh";
 /** Two heartbeats, and the time to ask all nodes. */
 const CONVERGE_LIMIT_MS = 2 * HEARTBEAT_MS + 400;
@@ -42,7 +43,7 @@ export class Trial extends Findings {
     this.#database = database;
     this.#role = role;
     this.rpcAuth = random.pick(["token", "signed"] as const);
-    this.cluster = new FaultCluster(postgres, role.url, this.rpcAuth, this.history);
+    this.cluster = new FaultCluster(postgres, role.url, this.rpcAuth, this.history, (name) => this.check(false, `${name} has ended by itself`));
     this.#stopWatching = watchStalls("harness", (entry) => this.history.add(entry));
   }
 
@@ -99,16 +100,26 @@ export class Trial extends Findings {
   }
 
   /**
-   * After the last fault: the nodes must agree on their peers. Ends the load, waits for the jobs that are left, reads what
+   * After the last fault: the nodes must agree on their peers, and those that have emitted must be able to again. Ends the load, waits for the jobs that are left, reads what
    * they have done into the history, and checks that only their holders did it.
    */
   async settle(): Promise<void> {
     await this.within(CONVERGE_LIMIT_MS, "all nodes agree on their peers", () => this.cluster.agrees());
+    await this.within(BACK_LIMIT_MS, "all nodes that make events can emit them", () => this.#emittersAreBack());
     await this.cluster.quiet();
     await this.within(SETTLE_LIMIT_MS, "jobs are left in the queue", () => this.#queueIsEmpty());
     this.none(await this.query("SELECT queue, error, history FROM _chimpbase_mesh_dead_letters"), "jobs among the dead letters");
     this.history.add(...(await this.query<Effect>(READ_EFFECTS_SQL)), ...(await this.query<Transition>(READ_AUDIT_SQL)));
     checkFencing(this, this.cluster.names);
+  }
+
+  #emittersAreBack(): boolean {
+    const lastFaultAt = Math.max(0, ...this.history.all("fault").map(({ at }) => at));
+    const emits = this.history.all("emit");
+    const running = new Set(this.cluster.nodes.map(({ name }) => name));
+    const emitters = new Set(emits.map(({ node }) => node).filter((node) => running.has(node)));
+    const back = new Set(emits.filter(({ startedAt, error }) => startedAt > lastFaultAt && (error === null || error === "ROLLED_BACK")).map(({ node }) => node));
+    return [...emitters].every((node) => back.has(node));
   }
 
   async #queueIsEmpty(): Promise<boolean> {

@@ -1,5 +1,8 @@
-import { checkBroadcasts, listeningThroughout } from "../checks.js";
+import { checkBroadcasts, checkEmits, checkPunctuality, listeningThroughout } from "../checks.js";
 import type { Scenario, Trial } from "../trial.js";
+
+/** After being accepted, with a fault of up to 1.5 s in between. */
+const LATE_MS = 6_000;
 
 export const broadcasts: Scenario = {
   name: "broadcasts",
@@ -8,7 +11,7 @@ export const broadcasts: Scenario = {
     const nodes = await trial.cluster.start(3);
     await trial.cluster.load({ broadcasts: 60 });
     const faults = [terminateListen, terminateIdle, cutLink, blackHole, fastRestart, crash];
-    for (let round = 0; round < trial.size(1, 4); round++) {
+    for (let round = 0; round < trial.size(1, 3); round++) {
       for (const fault of trial.random.shuffled(faults)) {
         await trial.pause(200, 900);
         await fault(trial);
@@ -17,6 +20,8 @@ export const broadcasts: Scenario = {
     await trial.pause(500);
     await trial.settle();
     await checkBroadcasts(trial, listeningThroughout(nodes));
+    checkPunctuality(trial, LATE_MS);
+    checkEmits(trial);
     trial.check(trial.history.all("heard").length > 0, "no broadcast was heard");
   },
 };

@@ -1,4 +1,4 @@
-import { checkExactlyOnce } from "../checks.js";
+import { checkEmits, checkExactlyOnce } from "../checks.js";
 import type { Scenario, Trial } from "../trial.js";
 
 export const exactlyOnce: Scenario = {
@@ -7,7 +7,7 @@ export const exactlyOnce: Scenario = {
   async run(trial) {
     await trial.cluster.start(3);
     const faults = [kill, stop, fastRestart, crash, terminateSome];
-    for (let round = 0; round < trial.size(1, 4); round++) {
+    for (let round = 0; round < trial.size(1, 3); round++) {
       for (const fault of trial.random.shuffled(faults)) {
         await trial.cluster.load({ balanced: 15, jobMs: 400 });
         await trial.pause(200, 900);
@@ -17,6 +17,7 @@ export const exactlyOnce: Scenario = {
     await trial.pause(500);
     await trial.settle();
     checkExactlyOnce(trial);
+    checkEmits(trial, true);
   },
 };
 

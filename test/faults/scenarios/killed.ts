@@ -7,6 +7,8 @@ import type { Scenario, Trial } from "../trial.js";
 /** From the kill until every caller has seen its connection break, through a proxy, on a machine that is busy. */
 const NOTICE_MS = 250;
 const CALL_LIMIT_MS = 5_000;
+/** Between the kill as the harness sees it and the clock of Postgres. */
+const AUDIT_SLACK_MS = 150;
 
 export const killed: Scenario = {
   name: "killed",
@@ -14,13 +16,13 @@ export const killed: Scenario = {
   async run(trial) {
     const { cluster, random } = trial;
     await cluster.start(3);
-    const kills: { at: number; survivors: FaultNode[] }[] = [];
-    for (let round = 0; round < trial.size(1, 6); round++) {
+    const kills: { at: number; victim: FaultNode; survivors: FaultNode[] }[] = [];
+    for (let round = 0; round < trial.size(1, 5); round++) {
       await cluster.load({ calls: 100, balanced: 20, jobMs: 200, timeoutMs: CALL_LIMIT_MS });
       await trial.pause(700, 1_400);
       const victim = random.pick(cluster.nodes);
       const survivors = cluster.nodes.filter((node) => node !== victim);
-      kills.push({ at: trial.fault(`SIGKILL ${victim.name}`), survivors });
+      kills.push({ at: trial.fault(`SIGKILL ${victim.name}`), victim, survivors });
       await victim.kill();
       await trial.pause(LEASE_MS + 200);
       await cluster.add();
@@ -31,9 +33,25 @@ export const killed: Scenario = {
       checkInFlight(trial, at, survivors);
       checkTakeover(trial, at);
     }
-    checkCalls(trial, callsOf(trial, cluster.nodes), kills.map(({ at }) => [at - CALL_LIMIT_MS, at + NOTICE_MS]));
+    const orphans = kills.flatMap(({ at, victim }) => orphansOf(trial, victim, at));
+    trial.check(orphans.length > 0, "no node that was killed held a job");
+    trial.none(orphans.filter(({ at, takenAt }) => trial.took(at, takenAt) > LEASE_MS + AUDIT_SLACK_MS), "jobs that were taken over later than leaseMs");
+    checkCalls(trial, callsOf(trial, cluster.nodes), kills.map(({ at }) => [at, at + NOTICE_MS]));
   },
 };
+
+/** Jobs that the node held when it was killed, and when others took them from it, as Postgres saw it. */
+function orphansOf(trial: Trial, { nodeId }: FaultNode, at: number): { at: number; takenAt: number }[] {
+  const steps = trial.history.all("transition");
+  const held = new Map<string, boolean>();
+  for (const step of steps) {
+    if (step.at > at) break;
+    if (step.change === "claim") held.set(step.job, step.successor === nodeId);
+    else if (step.change !== "extend") held.delete(step.job);
+  }
+  const takenAt = (job: string): number => steps.find((step) => step.job === job && step.at > at && step.change === "release")?.at ?? Infinity;
+  return [...held].filter(([, byVictim]) => byVictim).map(([job]) => ({ at, takenAt: takenAt(job) }));
+}
 
 /** A caller spreads over three nodes: at most what it had under way then can have been on the one that was killed. */
 function checkInFlight(trial: Trial, at: number, survivors: readonly FaultNode[]): void {

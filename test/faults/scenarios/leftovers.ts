@@ -31,7 +31,7 @@ async function checkHeap(trial: Trial, node: FaultNode): Promise<void> {
 
 /** It lets go of everything, and its process ends because nothing holds it. */
 async function checkEnd(trial: Trial, node: FaultNode): Promise<void> {
-  await node.do("leave");
+  await node.leave();
   const ended = await Promise.race([node.exited.then(() => true), sleep(EXIT_LIMIT_MS, false, { ref: false })]);
   trial.check(ended, `${node.name} still runs after stop: something holds it`);
 }

@@ -23,7 +23,7 @@ export const links: Scenario = {
     const others = nodes.filter((node) => node !== victim);
     const troubles: (readonly [number, number])[] = [];
     await cluster.load({ calls: 100, timeoutMs: CALL_LIMIT_MS }, others);
-    const rounds = Array.from({ length: trial.size(1, 3) }, () => trial.random.shuffled(FAULTS).slice(0, trial.size(3, FAULTS.length)));
+    const rounds = Array.from({ length: trial.size(1, 2) }, () => trial.random.shuffled(FAULTS).slice(0, trial.size(2, FAULTS.length)));
     for (const { what, strike, harmless } of rounds.flat()) {
       await trial.pause(400, 800);
       const from = trial.fault(`${what} before ${victim.name}`);
@@ -31,7 +31,7 @@ export const links: Scenario = {
       await trial.pause(800, 1_200);
       victim.http.heal();
       const healedAt = trial.fault(`${victim.name} healed`);
-      if (harmless === undefined) troubles.push([from - CALL_LIMIT_MS, healedAt + 100]);
+      if (harmless === undefined) troubles.push([from, healedAt + 100]);
       const used = (): boolean => others.every(({ name }) => callsTo(name, healedAt));
       await trial.within(2_500, `a peer is called again after a ${what}`, used);
     }

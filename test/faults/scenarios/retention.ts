@@ -5,7 +5,7 @@ import type { Scenario, Trial } from "../trial.js";
 
 const RETENTION_MS = 1_500;
 const SHORT_MS = 500;
-const LONG_MS = 3_500;
+const LONG_MS = 2_800;
 const CAUGHT_UP_MS = 3_000;
 
 export const retention: Scenario = {

@@ -43,7 +43,7 @@ async function replace(trial: Trial, leaver: FaultNode): Promise<void> {
   await leaver.do("quiet");
   trial.fault(`SIGTERM ${leaver.name}`);
   leaver.signal("SIGTERM");
-  await leaver.do("leave");
+  await leaver.leave();
   await trial.within(EXIT_LIMIT_MS, `${leaver.name} ends after SIGTERM`, () => !leaver.running);
   await trial.cluster.add();
 }

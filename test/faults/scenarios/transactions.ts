@@ -8,7 +8,7 @@ export const transactions: Scenario = {
   async run(trial) {
     await trial.cluster.start(3);
     await trial.cluster.load({ transactions: 40 });
-    for (let round = 0; round < trial.size(8, 40); round++) {
+    for (let round = 0; round < trial.size(6, 30); round++) {
       await trial.pause(150, 500);
       await trial.terminate("backends in transactions", "state <> 'idle'", 3);
     }
@@ -31,4 +31,5 @@ function checkAtomicity(trial: Trial): void {
   trial.none([...effects.keys()].filter((id) => !marks.has(id)), "events of transactions that did not commit");
   trial.none([...effects.values()].filter(({ length }) => length > 1), "events of transactions with more than one effect");
   trial.check(marks.size > 0, "no transaction committed");
+  trial.check(emits.some(({ error }) => error !== null && error !== "ROLLED_BACK"), "no transaction was hit by a fault");
 }
