@@ -50,7 +50,7 @@ test("nodes of which each asks for a certificate call each other with one, and a
   const a = await mesh.started([named("first")], options, serving({ ca }));
   const b = await mesh.started([named("second")], options, serving({ ca }));
   const without = await mesh.started([named("third")], https, serving({ ca }));
-  await Promise.all([a, without].map((host) => host.mesh.waitFor("v1.second")));
+  await Promise.all([a.mesh.waitFor(["v1.second", "v1.third"]), without.mesh.waitFor("v1.second")]);
   assert.equal(await a.mesh.call("v1.second.who"), b.nodeId);
   assert.equal(await a.mesh.call("v1.third.who"), without.nodeId);
   await assert.rejects(without.mesh.call("v1.second.who"), (error) => error instanceof MeshCallError && error.retryable);
