@@ -3,7 +3,7 @@ import { createLogger } from "../logger.js";
 import { isPostgresUrl, OptionReader } from "./option-reader.js";
 import { TLS_PARTS } from "../tls.js";
 import type { Logger, LoggerOptions, LogLevel } from "../logger.js";
-import type { HttpLimits } from "../runtime/http-server.js";
+import type { HttpLimits } from "../runtime/http-limits.js";
 import type { SecretSources } from "../runtime/secrets.js";
 import type { WorkerDefaults } from "../runtime/worker.js";
 

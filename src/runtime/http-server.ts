@@ -3,33 +3,19 @@ import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import { answerError, answerJson, Refusals } from "./http-errors.js";
+import { faultOfHead, MOST_HEADERS, serverLimits } from "./http-limits.js";
 import { Pipelines } from "./http-pipeline.js";
 import { chosenProtocol, reinject, responseTo } from "./http-upgrade.js";
 import { createNodeServer } from "./node-server.js";
 import { toWebRequest } from "./web-request.js";
 import { sendWebResponse } from "./web-response.js";
-import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Logger } from "../logger.js";
+import type { HttpLimits } from "./http-limits.js";
 import type { Upgrade } from "./http-upgrade.js";
 import type { ServerTls } from "./node-server.js";
 import type { Dispatcher, HostEnv, RawRouteRegistration, Scope, Target, UpgradeRegistration } from "../contract/registration.js";
-
-/** How often Node looks for connections that are over a limit: often enough for the limit to mean something. */
-const CHECKS_PER_LIMIT = 4;
-const LONGEST_CHECK_MS = 5_000;
-/** A request with more header lines is refused. Node by itself drops what is over its limit, which a guard would never see. */
-const MOST_HEADERS = 200;
-
-export interface HttpLimits {
-  readonly maxBodyBytes: number;
-  readonly maxConnections: number;
-  readonly requestTimeoutMs: number;
-  /** Also the time in which a fresh connection must have sent its first head. Never more than `requestTimeoutMs`. */
-  readonly headersTimeoutMs: number;
-  readonly maxHeaderBytes: number;
-  readonly keepAliveTimeoutMs: number;
-}
 
 export interface WebRoute {
   readonly kind: "route";
@@ -257,27 +243,6 @@ class NodeHttpServer implements HttpServer {
     exchange.response.assignSocket(socket);
     return false;
   }
-}
-
-function serverLimits({ requestTimeoutMs, headersTimeoutMs, maxHeaderBytes, keepAliveTimeoutMs }: HttpLimits): ServerOptions {
-  const headersTimeout = Math.min(headersTimeoutMs, requestTimeoutMs);
-  return {
-    requestTimeout: requestTimeoutMs,
-    headersTimeout,
-    keepAliveTimeout: keepAliveTimeoutMs,
-    connectionsCheckingInterval: Math.min(LONGEST_CHECK_MS, Math.ceil(headersTimeout / CHECKS_PER_LIMIT)),
-    maxHeaderSize: maxHeaderBytes,
-    // Said here, so that no flag of the process can switch it on.
-    insecureHTTPParser: false,
-  };
-}
-
-/** Why no route is to see a request that Node's parser has let through. */
-function faultOfHead({ rawHeaders, httpVersionMajor }: IncomingMessage): { readonly status: number; readonly error: string } | null {
-  if (rawHeaders.length > 2 * MOST_HEADERS) return { status: 431, error: `a request may have ${MOST_HEADERS} header lines at most` };
-  // Written in the text of HTTP/1, it is a mistake, or meant for a proxy that reads it otherwise.
-  if (httpVersionMajor !== 1) return { status: 505, error: "only HTTP/1.0 and HTTP/1.1 are spoken here" };
-  return null;
 }
 
 /** A body that its route has read in part would hold up the next request of the connection. */
