@@ -25,7 +25,7 @@ export function defaultAdvertisedUrl(bound: BoundServer, environment: NodeJS.Pro
   const named = environment["HOSTNAME"];
   if (!named && isLoopbackHost(bound.address)) return bound.url;
   const host = named || hostname();
-  return `${speaks(bound.url)}//${host.includes(":") ? `[${host}]` : host}:${portOf(bound.url)}`;
+  return `${speaks(bound.url)}//${host.includes(":") ? `[${host}]` : host}:${portOf(new URL(bound.url))}`;
 }
 
 /** What keeps peers from calling `url`, with the remedy; null where nothing is known to. */
@@ -42,7 +42,7 @@ export function reachProblem(url: string, bound: BoundServer): string | null {
 /** Whether the name in `url` leads to an address, as this machine sees it. */
 export async function isResolvable(url: string): Promise<boolean> {
   try {
-    await lookup(hostOf(url));
+    await lookup(hostOf(new URL(url)));
     return true;
   } catch {
     return false;
@@ -53,7 +53,7 @@ export async function isResolvable(url: string): Promise<boolean> {
 export function fillBoundPort(advertisedUrl: string, boundUrl: string): string {
   const url = new URL(advertisedUrl);
   if (url.port !== "0") return advertisedUrl;
-  url.port = portOf(boundUrl);
+  url.port = portOf(new URL(boundUrl));
   return baseOf(url);
 }
 
@@ -63,12 +63,12 @@ export function baseOf(url: URL): string {
 }
 
 /** An IPv6 address without its brackets. */
-function hostOf(url: string): string {
-  return new URL(url).hostname.replace(/^\[|\]$/g, "");
+export function hostOf(url: URL): string {
+  return url.hostname.replace(/^\[|\]$/g, "");
 }
 
-function portOf(url: string): string {
-  const { port, protocol } = new URL(url);
+/** Also where it is the scheme's own, which a URL leaves out. */
+export function portOf({ port, protocol }: URL): string {
   if (port !== "") return port;
   return protocol === "https:" ? "443" : "80";
 }
@@ -78,7 +78,7 @@ function speaks(url: string): string {
 }
 
 function isLoopback(url: string): boolean {
-  return isLoopbackHost(hostOf(url));
+  return isLoopbackHost(hostOf(new URL(url)));
 }
 
 function isLoopbackHost(host: string): boolean {

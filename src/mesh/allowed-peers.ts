@@ -1,5 +1,6 @@
 import { BlockList, isIP } from "node:net";
 import { MeshConfigurationError } from "../errors.js";
+import { hostOf, portOf } from "./advertised-url.js";
 
 /** `"by-address"`: the name matches no entry, but the address that it resolves to may, so that must be looked at. */
 export type Verdict = "allowed" | "by-address" | "refused";
@@ -43,7 +44,7 @@ export class AllowedPeers {
   /** `url` is in the normal form of `parseAdvertisedUrl`. */
   judge(url: string): Verdict {
     const target = new URL(url);
-    const host = target.hostname.replace(/^\[|\]$/g, "");
+    const host = hostOf(target);
     const address = toAddress(host);
     const rules = this.#rules.filter((rule) => fits(rule, target));
     if (rules.some((rule) => (address === null ? allowsName(rule.host, host) : allowsAddress(rule.host, address)))) return "allowed";
@@ -60,7 +61,7 @@ export class AllowedPeers {
 
 function fits({ protocol, port }: Rule, url: URL): boolean {
   if (protocol !== null && protocol !== url.protocol) return false;
-  return port === null || port === (url.port || (url.protocol === "https:" ? "443" : "80"));
+  return port === null || port === portOf(url);
 }
 
 function allowsName(rule: HostRule, name: string): boolean {

@@ -3,6 +3,7 @@ import { connect, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
 import { chimpbaseMesh, onStop, route, service, type Host, type HostOptions, type Registration } from "@chimpbase/mesh";
 import { makeHost } from "../support/host.js";
+import { echoUpgrade as echo } from "../support/upgrade.js";
 import { until } from "../support/wait.js";
 
 const RPC = "/__chimpbase/mesh/rpc";
@@ -105,15 +106,6 @@ test("a connection that is cut ends all of its pipelined requests, and a stop do
   assert.ok(performance.now() - before < 5_000);
 });
 
-const echo: Registration = {
-  kind: "upgrade", name: "echo", protocol: "echo",
-  handler: (_request, socket, head) => {
-    socket.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
-    socket.unshift(head);
-    socket.pipe(socket);
-    return true;
-  },
-};
 const upgrade = (path: string, protocol: string): string => `GET ${path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: ${protocol}\r\n\r\n`;
 
 test("an upgrade that is sent ahead waits for the answers before it, whether it is taken or not", async (t) => {

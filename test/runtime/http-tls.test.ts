@@ -8,6 +8,7 @@ import { createNodeServer } from "#mesh/runtime/node-server.js";
 import { createAuthority } from "../support/certificates.js";
 import { makeHost, type LogLine } from "../support/host.js";
 import { memoryLog, silentLog } from "../support/log.js";
+import { echoUpgrade as echo } from "../support/upgrade.js";
 import { until } from "../support/wait.js";
 
 const authority = createAuthority();
@@ -152,15 +153,6 @@ test("with server.tls.ca a client without a certificate, or with another CA's, g
   for (const reason of [/did not return a certificate/, /"certificate":"UNABLE_TO_VERIFY_LEAF_SIGNATURE"/]) assert.ok(told.some((line) => reason.test(line)), told.join("\n"));
 });
 
-const echo: Registration = {
-  kind: "upgrade", name: "echo", protocol: "echo",
-  handler: (_request, socket, head) => {
-    socket.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
-    socket.unshift(head);
-    socket.pipe(socket);
-    return true;
-  },
-};
 const upgrade = (path: string, protocol: string): string => get(path, `connection: upgrade\r\nupgrade: ${protocol}\r\n`);
 
 test("an upgrade is taken over TLS; one that nobody offers is answered as a request, and the connection goes on", async (t) => {
