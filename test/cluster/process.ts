@@ -38,6 +38,10 @@ export class ScriptProcess<C extends Commands<C>> {
     // Of a message to a process that has ended: its promise is rejected below.
     this.#child.on("error", () => undefined);
     this.exited = once(this.#child, "exit").then(() => undefined);
+    // One that is frozen does not see that its parent has gone.
+    const kill = (): void => this.signal("SIGKILL");
+    process.once("exit", kill);
+    void this.exited.then(() => process.off("exit", kill));
   }
 
   do<K extends keyof C & string>(command: K, ...args: Parameters<C[K]>): ReturnType<C[K]> {

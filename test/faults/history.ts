@@ -14,6 +14,8 @@ export interface Call {
   /** Node that ran it; null where it failed. */
   readonly ranOn: string | null;
   readonly error: string | null;
+  /** What the error says of itself; null where there is none. */
+  readonly retryable: boolean | null;
 }
 
 /** One call of a local action that asks the database one question. */

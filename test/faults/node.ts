@@ -50,7 +50,7 @@ const probe = service({
       ctx.transaction(async (tx) => {
         await insert(tx, "mark", payload);
         await tx.mesh.emit("fault.transaction", payload, { balanced: true });
-        await sleep(2);
+        await sleep(10);
         if (payload.fails) throw Object.assign(new Error("rolled back"), { code: "ROLLED_BACK" });
       }),
   },
@@ -78,14 +78,22 @@ const host = createHost({
 });
 host.register(chimpbaseMesh({ services: [probe], meshToken: "MESH_TOKEN", rpcAuth, advertisedUrl, heartbeatMs: HEARTBEAT_MS, offlineAfterMs: OFFLINE_AFTER_MS, gcAfterMs: 60_000 }));
 
-async function outcome<T>(work: () => Promise<T>): Promise<{ startedAt: number; endedAt: number; error: string | null; value: T | null }> {
+interface Outcome<T> {
+  readonly startedAt: number;
+  readonly endedAt: number;
+  readonly error: string | null;
+  readonly retryable: boolean | null;
+  readonly value: T | null;
+}
+
+async function outcome<T>(work: () => Promise<T>): Promise<Outcome<T>> {
   const startedAt = now();
   try {
     const value = await work();
-    return { startedAt, endedAt: now(), error: null, value };
+    return { startedAt, endedAt: now(), error: null, retryable: null, value };
   } catch (error) {
-    const { code, message } = error as Error & { code?: string };
-    return { startedAt, endedAt: now(), error: code === "ROLLED_BACK" ? code : `${code}: ${message}`, value: null };
+    const { code, message, retryable = null } = error as Error & { code?: string; retryable?: boolean };
+    return { startedAt, endedAt: now(), error: code === "ROLLED_BACK" ? code : `${code}: ${message}`, retryable, value: null };
   }
 }
 
@@ -97,13 +105,13 @@ async function call({ strategy = "round-robin", nodeId, timeoutMs = 5_000, workM
 
 async function emit(event: Emit["event"], send: (payload: Payload) => Promise<unknown>): Promise<void> {
   const seq = ++sent[event];
-  const { value: _, ...rest } = await outcome(() => send({ emitter: node, seq }));
-  journal.add({ kind: "emit", event, node, seq, ...rest });
+  const { startedAt, endedAt, error } = await outcome(() => send({ emitter: node, seq }));
+  journal.add({ kind: "emit", event, node, seq, startedAt, endedAt, error });
 }
 
 async function ask(): Promise<void> {
-  const { value: _, ...rest } = await outcome(() => host.mesh.call("v1.probe.ask", {}, { strategy: "local-first", timeoutMs: QUERY_LIMIT_MS }));
-  journal.add({ kind: "query", node, ...rest });
+  const { startedAt, endedAt, error } = await outcome(() => host.mesh.call("v1.probe.ask", {}, { strategy: "local-first", timeoutMs: QUERY_LIMIT_MS }));
+  journal.add({ kind: "query", node, startedAt, endedAt, error });
 }
 
 function runLoad(load: Load): void {

@@ -103,4 +103,6 @@ async function main(): Promise<number> {
   return outcomes.some(({ violations }) => violations > 0) ? 1 : 0;
 }
 
+// Takes the exit handlers along: nodes and Postgres may stand still.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
 process.exitCode = await main();

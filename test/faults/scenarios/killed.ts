@@ -1,4 +1,5 @@
 import { accepted, callsOf, checkCalls, checkExactlyOnce, effectsOf, failed, retried } from "../checks.js";
+import { until } from "../../support/wait.js";
 import { idOf } from "../history.js";
 import { LEASE_MS } from "../protocol.js";
 import type { FaultNode } from "../cluster.js";
@@ -22,6 +23,7 @@ export const killed: Scenario = {
       await trial.pause(700, 1_400);
       const victim = random.pick(cluster.nodes);
       const survivors = cluster.nodes.filter((node) => node !== victim);
+      await until(() => holdsJob(trial, victim), { message: `${victim.name} holds a job` });
       kills.push({ at: trial.fault(`SIGKILL ${victim.name}`), victim, survivors });
       await victim.kill();
       await trial.pause(LEASE_MS + 200);
@@ -39,6 +41,11 @@ export const killed: Scenario = {
     checkCalls(trial, callsOf(trial, cluster.nodes), kills.map(({ at }) => [at, at + NOTICE_MS]));
   },
 };
+
+async function holdsJob(trial: Trial, { nodeId }: FaultNode): Promise<boolean> {
+  const jobs = await trial.query("SELECT FROM _chimpbase_mesh_jobs WHERE holder = $1 LIMIT 1", [nodeId]);
+  return jobs.length > 0;
+}
 
 /** Jobs that the node held when it was killed, and when others took them from it, as Postgres saw it. */
 function orphansOf(trial: Trial, { nodeId }: FaultNode, at: number): { at: number; takenAt: number }[] {
@@ -59,6 +66,7 @@ function checkInFlight(trial: Trial, at: number, survivors: readonly FaultNode[]
   const broken = plain.filter(failed);
   trial.none(broken.filter(({ endedAt }) => trial.took(at, endedAt) > NOTICE_MS), "calls that hung on a killed node");
   trial.none(broken.filter(({ error }) => !error!.startsWith("CALL_FAILED")), "calls that a kill failed with another error");
+  trial.none(broken.filter(({ retryable }) => retryable !== true), "calls that a kill failed for good");
 }
 
 function checkTakeover(trial: Trial, at: number): void {
