@@ -61,7 +61,9 @@ export class PooledConnection {
   /** Below the encryption, where there is one. */
   readonly #socket: Socket;
   readonly #onLost: (connection: PooledConnection) => void;
+  #opened = false;
   #lost = false;
+  #lossCause: Error | undefined;
   #silent = false;
   #busy = false;
   #touching: Promise<void> | undefined;
@@ -71,19 +73,22 @@ export class PooledConnection {
     this.#client = client;
     this.#socket = socket;
     this.#onLost = onLost;
-    client.on("error", () => this.#lose());
+    client.on("error", (error) => this.#lose(error));
     client.on("end", () => this.#lose());
   }
 
   /** `onLost` is called once, when an open connection has turned out to be dead. */
   static async open(config: ConnectionConfig, onLost: (connection: PooledConnection) => void): Promise<PooledConnection> {
     const socket = new Socket();
-    const client = createClient(config, socket);
+    // It listens from the beginning: the server may end the session with the words that make it ready.
+    const connection = new PooledConnection(createClient(config, socket), socket, onLost);
     try {
-      await client.connect();
-      return new PooledConnection(client, socket, onLost);
+      await connection.#client.connect();
+      if (connection.#lost) throw connection.#lossCause ?? new Error("the server has closed the connection");
+      connection.#opened = true;
+      return connection;
     } catch (error) {
-      client.connection.stream.destroy();
+      connection.destroy();
       throw error;
     }
   }
@@ -181,9 +186,10 @@ export class PooledConnection {
     this.#client.connection.stream.destroy();
   }
 
-  #lose(): void {
+  #lose(cause?: Error): void {
     if (this.#lost) return;
     this.#lost = true;
-    this.#onLost(this);
+    this.#lossCause = cause;
+    if (this.#opened) this.#onLost(this);
   }
 }

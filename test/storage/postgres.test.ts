@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createServer, type AddressInfo } from "node:net";
+import { createServer, type AddressInfo, type Socket } from "node:net";
 import { after, before, test, type TestContext } from "node:test";
 import { MeshConfigurationError, MeshError, MeshOverloadedError } from "@chimpbase/mesh";
 import type { Storage } from "#mesh/contract/storage.js";
@@ -28,14 +28,33 @@ async function kill(pid: number): Promise<void> {
   await withAdmin((admin) => admin.query("SELECT pg_terminate_backend($1, 2000)", [pid]));
 }
 
+/** A server that answers the first words of each client with `answer`; resolves with its URL. */
+async function playPostgres(t: TestContext, answer: (socket: Socket) => void): Promise<string> {
+  const server = createServer((socket) => socket.on("error", () => undefined).once("data", () => answer(socket)));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  return `postgres://u:p@127.0.0.1:${(server.address() as AddressInfo).port}/d`;
+}
+
+/** Of the wire protocol of Postgres: type, length of what follows with itself, body. */
+function message(type: string, body: Buffer): Buffer {
+  const length = Buffer.alloc(4);
+  length.writeInt32BE(body.length + 4);
+  return Buffer.concat([Buffer.from(type), length, body]);
+}
+
 const code = (expected: string) => (error: unknown) => error instanceof MeshError && error.code === expected;
 
 test("a connection that is reset while it is made means that Postgres cannot be reached, and nothing worse", async (t) => {
-  const server = createServer((socket) => socket.once("data", () => socket.resetAndDestroy()));
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  t.after(() => server.close());
-  const url = `postgres://u:p@127.0.0.1:${(server.address() as AddressInfo).port}/d`;
+  const url = await playPostgres(t, (socket) => socket.resetAndDestroy());
   await assert.rejects(openPostgres({ url, log: silentLog }), (error) => code("DATABASE_UNAVAILABLE")(error) && /ECONNRESET/.test((error as Error).message));
+});
+
+test("a session that the server ends with the words that make it ready was never one", async (t) => {
+  const url = await playPostgres(t, (socket) => {
+    socket.end(Buffer.concat([message("R", Buffer.alloc(4)), message("Z", Buffer.from("I")), message("E", Buffer.from("SFATAL\0C57P01\0Mgoing down\0\0"))]));
+  });
+  await assert.rejects(openPostgres({ url, log: silentLog }), (error) => code("DATABASE_UNAVAILABLE")(error) && /going down/.test((error as Error).message));
 });
 
 test("answers with rows: bigints as strings, json parsed, timestamps as dates", async (t) => {
