@@ -1,14 +1,14 @@
-import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 
 /**
  * Connections on which callers have been served, and which they keep for more. A node that stops leaves it to its callers
  * to close them: one closed from this side may take a request with it that is on its way already.
  */
 export class CallerConnections {
-  readonly #sockets = new Set<Socket>();
+  readonly #sockets = new Set<Duplex>();
   #onGone: () => void = () => undefined;
 
-  note(socket: Socket): void {
+  note(socket: Duplex): void {
     if (this.#sockets.has(socket) || socket.destroyed) return;
     this.#sockets.add(socket);
     socket.once("close", () => {

@@ -8,6 +8,8 @@ export interface Candidate {
   readonly rpcPath: string;
   /** It takes signed requests only. */
   readonly signed?: boolean;
+  /** It takes requests on wires too. */
+  readonly wire?: boolean;
   /** 0..1; 0 where the peer reports none. */
   readonly cpuLoad: number;
 }

@@ -1,10 +1,11 @@
 import { ContextMesh, HostMeshClient } from "./mesh-client.js";
 import { MeshNode } from "./node.js";
-import { EXECUTE_ACTION } from "./rpc-server.js";
+import { EXECUTE_ACTION } from "./rpc-desk.js";
 import { resolveMeshOptions } from "./options.js";
 import { NodeServices } from "./services.js";
+import { WIRE_PROTOCOL } from "./wire-frames.js";
 import type { MeshOptions } from "./options.js";
-import type { ExecuteRequest } from "./rpc-server.js";
+import type { ExecuteRequest } from "./rpc-desk.js";
 import type { Plugin, Registration, ScopedContext } from "../contract/registration.js";
 
 export type { MeshOptions, PeerTlsOptions } from "./options.js";
@@ -41,7 +42,8 @@ function nodeRegistrations(node: MeshNode): readonly Registration[] {
 /** Node's own request and response, since the token is checked before the body is read. */
 function rpcRegistrations(node: MeshNode): readonly Registration[] {
   return [
-    { kind: "action", name: EXECUTE_ACTION, handler: (ctx, request: ExecuteRequest) => node.running().wire.server.execute(ctx as ScopedContext, request) },
+    { kind: "action", name: EXECUTE_ACTION, handler: (ctx, request: ExecuteRequest) => node.running().rpc.server.execute(ctx as ScopedContext, request) },
     { kind: "raw-route", name: "chimpbase-mesh-rpc", handler: (request, response, env) => node.server?.handle(request, response, env) ?? false },
+    { kind: "upgrade", name: "chimpbase-mesh-wire", protocol: WIRE_PROTOCOL, handler: (request, socket, head, env) => node.server?.upgrade(request, socket, head, env) ?? false },
   ];
 }

@@ -18,9 +18,14 @@ export interface MeshMetadata {
   readonly draining: boolean;
   /** It signs, and takes signed requests only. Left out where it takes tokens. */
   readonly auth?: "signed";
+  /** Version of the wires that it takes. Left out where it takes none. */
+  readonly wire?: number;
 }
 
 export const PROTOCOL = 1;
+
+/** Version of wires, as it also stands in their name. */
+export const WIRE_VERSION = 1;
 
 export const DEFAULT_RPC_PATH = "/__chimpbase/mesh/rpc";
 
@@ -53,6 +58,7 @@ export interface PeerMetadata {
   readonly localOnly: boolean;
   readonly draining: boolean;
   readonly signed: boolean;
+  readonly wire: boolean;
   readonly cpuLoad: number;
 }
 
@@ -69,6 +75,7 @@ export function parseMetadata(json: string): PeerMetadata | null {
     localOnly: mesh["transport"] === "local-only",
     draining: mesh["draining"] === true,
     signed: mesh["auth"] === "signed",
+    wire: mesh["wire"] === WIRE_VERSION,
     cpuLoad: clampLoad(user["cpuLoad"]),
   };
 }

@@ -10,12 +10,12 @@ import { Presence } from "./presence.js";
 import { Registry } from "./registry.js";
 import { ServiceSet } from "./service-set.js";
 import { within } from "../pipeline/time-limit.js";
-import { openWire } from "./wire.js";
+import { openRpc } from "./rpc-ends.js";
 import type { ResolvedMeshOptions } from "./options.js";
 import type { NodeServices } from "./services.js";
 import type { RpcServer } from "./rpc-server.js";
 import type { Reachability } from "./wait-for.js";
-import type { Wire } from "./wire.js";
+import type { RpcEnds } from "./rpc-ends.js";
 import type { CallOptions } from "../contract/mesh-client.js";
 import type { IncomingEvent } from "../contract/messaging.js";
 import type { HealthReport, HostEnv, ScopedContext } from "../contract/registration.js";
@@ -33,7 +33,7 @@ export interface RunningMesh {
   readonly registry: Registry;
   readonly discovery: Discovery;
   readonly presence: Presence;
-  readonly wire: Wire;
+  readonly rpc: RpcEnds;
   readonly stopListening: () => void;
 }
 
@@ -70,7 +70,7 @@ export class MeshNode implements Reachability {
 
   call(ctx: ScopedContext, name: string, args: unknown, options: CallOptions | undefined): Promise<unknown> {
     if (this.#running === null) return Promise.reject(notRunning(this.#ended));
-    return this.#running.wire.caller.call(ctx, name, args, options);
+    return this.#running.rpc.caller.call(ctx, name, args, options);
   }
 
   serves(name: string): boolean {
@@ -85,7 +85,7 @@ export class MeshNode implements Reachability {
   async ready(env: HostEnv): Promise<void> {
     if (this.#running !== null || this.#ended) throw new MeshConfigurationError("one chimpbaseMesh() belongs to one host: make another for another host");
     this.#running = this.#open(env);
-    this.#server = this.#running.wire.server;
+    this.#server = this.#running.rpc.server;
     await this.#running.discovery.start();
     env.health("mesh", () => this.#health());
     await this.#set.startAll(env);
@@ -117,12 +117,14 @@ export class MeshNode implements Reachability {
     // Also where the start failed, and nothing was drained.
     this.#ended = this.#refuses = true;
     this.closing.abort("the mesh is stopping");
+    // The host's drain does not know of requests on wires that wait for their turn, or whose answers are being written.
+    await within(running.rpc.server.idle(), CALLERS_LIMIT_MS);
     if (this.#announced) await running.presence.leave();
-    await within(running.wire.server.callersGone(), CALLERS_LIMIT_MS);
+    await within(running.rpc.server.callersGone(), CALLERS_LIMIT_MS);
     await this.#set.stopAll(env);
     running.stopListening();
     await running.discovery.stop();
-    await running.wire.close();
+    await running.rpc.close();
     this.#running = null;
   }
 
@@ -160,9 +162,9 @@ export class MeshNode implements Reachability {
     const registry = new Registry(env.storage, limitMs);
     const log = env.log.child({ component: "mesh" });
     const { nodeId, outbox } = env;
-    const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, allowed, log, onGone: (peer) => wire.drop(peer) });
+    const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, allowed, log, onGone: (peer) => rpc.drop(peer) });
     const presence = new Presence({ registry, outbox, nodeId, heartbeatMs, transport, rpcPath, rpcAuth, meta, log, services: () => this.services.infos() });
-    const wire = openWire({
+    const rpc = openRpc({
       env, options: this.options, local: this.services, directory: discovery,
       cpuLoad: () => presence.cpuLoad,
       refuses: () => this.#refuses,
@@ -170,7 +172,7 @@ export class MeshNode implements Reachability {
       advertisedUrl: () => this.#ownUrl(env),
     });
     const stopListening = env.bus.subscribe(INFO_PATTERN, (event) => this.#onInfo(event, discovery));
-    return { env, registry, discovery, presence, wire, stopListening };
+    return { env, registry, discovery, presence, rpc, stopListening };
   }
 
   #onInfo(event: IncomingEvent, discovery: Discovery): void {

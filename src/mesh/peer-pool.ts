@@ -1,5 +1,6 @@
 import type { LookupFunction } from "node:net";
-import { Pool } from "undici";
+import type { Duplex } from "node:stream";
+import { Client, Pool } from "undici";
 import { MeshCallError } from "../errors.js";
 import type { TlsTexts } from "../tls.js";
 import { baseOf } from "./advertised-url.js";
@@ -20,6 +21,8 @@ export interface PeerPool {
   /** Of requests. */
   readonly path: string;
   readonly pool: Pool;
+  /** Makes a connection of its own for `protocol`. Rejects where the peer does not answer 101, and where `signal` aborts. */
+  upgrade(protocol: string, headers: readonly string[], signal: AbortSignal): Promise<Duplex>;
 }
 
 /** Connections to a peer, made when they are needed. Throws `MeshCallError`, undelivered, for an address that must not be called. */
@@ -31,7 +34,18 @@ export function openPeerPool(candidate: Candidate, options: PeerPoolOptions): Pe
   const connect = { ...tls, ...lookup, timeout: connectTimeoutMs, minVersion: "TLSv1.2", rejectUnauthorized: true } as const;
   // The deadline of each call is what limits it: undici's own timeouts are off.
   const pool = new Pool(url.origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0, connect });
-  return { path: url.pathname + url.search, pool };
+  const path = url.pathname + url.search;
+  const upgrade: PeerPool["upgrade"] = async (protocol, headers, signal) => {
+    const client = new Client(url.origin, { headersTimeout: 0, bodyTimeout: 0, connect });
+    try {
+      const { socket } = await client.upgrade({ path, headers: [...headers], protocol, signal });
+      return socket;
+    } finally {
+      // With the upgrade the client has let go of the socket.
+      void client.destroy().catch(() => undefined);
+    }
+  };
+  return { path, pool, upgrade };
 }
 
 /** The directory leaves out peers that are refused: here is the last look before anything is sent. */

@@ -13,18 +13,19 @@ import type { Peer, ServiceInfo } from "../contract/mesh-client.js";
 
 const LONGEST_NAME = 512;
 const LONGEST_SHOWN = 200;
-const NO_METADATA: PeerMetadata = { user: {}, rev: null, rpcPath: null, localOnly: false, draining: false, signed: false, cpuLoad: 0 };
+const NO_METADATA: PeerMetadata = { user: {}, rev: null, rpcPath: null, localOnly: false, draining: false, signed: false, wire: false, cpuLoad: 0 };
 
 /** Told once per change of a row, since rows are parsed only when they change. */
 export type PeerWarning = (nodeId: string, problem: string) => void;
 
-/** Target of calls. `cpuLoad` changes in place with each heartbeat; a new URL, path or kind of authentication makes a new object. */
+/** Target of calls. `cpuLoad` changes in place with each heartbeat; a new URL, path, kind of authentication or transport makes a new object. */
 class PeerCandidate implements Candidate {
   constructor(
     readonly nodeId: string,
     readonly advertisedUrl: string,
     readonly rpcPath: string,
     readonly signed: boolean,
+    readonly wire: boolean,
     public cpuLoad: number,
   ) {}
 }
@@ -127,11 +128,11 @@ export class KnownPeer {
   }
 
   #renewCandidate(): void {
-    const { rpcPath, localOnly, draining, signed, cpuLoad } = this.#metadata;
+    const { rpcPath, localOnly, draining, signed, wire, cpuLoad } = this.#metadata;
     const current = this.#candidate;
     if (!this.#isTarget || this.#url === null || rpcPath === null || localOnly || draining) this.#candidate = null;
-    else if (current?.advertisedUrl === this.#url && current.rpcPath === rpcPath && current.signed === signed) current.cpuLoad = cpuLoad;
-    else this.#candidate = new PeerCandidate(this.nodeId, this.#url, rpcPath, signed, cpuLoad);
+    else if (current?.advertisedUrl === this.#url && current.rpcPath === rpcPath && current.signed === signed && current.wire === wire) current.cpuLoad = cpuLoad;
+    else this.#candidate = new PeerCandidate(this.nodeId, this.#url, rpcPath, signed, wire, cpuLoad);
   }
 
   #freezeView(): Peer {

@@ -1,7 +1,7 @@
 import { MeshError } from "../errors.js";
 import { now } from "../pipeline/deadline.js";
 import { CpuLoad } from "./cpu-load.js";
-import { checkMeta, clampLoad, MESH_KEY, PROTOCOL } from "./metadata.js";
+import { checkMeta, clampLoad, MESH_KEY, PROTOCOL, WIRE_VERSION } from "./metadata.js";
 import { INFO_EVENTS } from "./info-events.js";
 import { within } from "../pipeline/time-limit.js";
 import type { MeshMetadata } from "./metadata.js";
@@ -149,7 +149,8 @@ export class Presence {
     const user = this.#readUserMeta();
     const measured = this.#load.read();
     this.#cpuLoad = typeof user["cpuLoad"] === "number" ? clampLoad(user["cpuLoad"]) : measured;
-    const own: MeshMetadata = { protocol: PROTOCOL, rev: this.#rev, transport, rpcPath, draining: this.#draining, ...(rpcAuth === "signed" ? { auth: rpcAuth } : {}) };
+    const taken = rpcAuth === "signed" ? { auth: rpcAuth } : { wire: WIRE_VERSION };
+    const own: MeshMetadata = { protocol: PROTOCOL, rev: this.#rev, transport, rpcPath, draining: this.#draining, ...(transport === "http" ? taken : {}) };
     return { cpuLoad: this.#cpuLoad, ...user, [MESH_KEY]: own };
   }
 

@@ -1,5 +1,4 @@
 import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
-import { timeoutError } from "../pipeline/bounded-run.js";
 import type { TlsTexts } from "../tls.js";
 import { now } from "../pipeline/deadline.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
@@ -12,15 +11,18 @@ import type { ErrorReviver } from "./error-revival.js";
 import { isObject } from "./json-object.js";
 import { KeyRing } from "./mesh-key.js";
 import { notRunning } from "./not-running.js";
+import { PeerConnections } from "./peer-connections.js";
 import { openPeerPool, type PeerPool } from "./peer-pool.js";
 import { readAnswer } from "./rpc-answer.js";
-import { CALLER_HEADER, encodeRequest, TIMEOUT_HEADER, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
-import { Exchange, type RawAnswer } from "./rpc-exchange.js";
+import { byPost, byWire, type Carrier, type Sending, type ToFailure } from "./rpc-carriers.js";
+import { CALLER_HEADER, encodeRequest, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
+import { textOf, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcAuth } from "./rpc-gate.js";
-import { RequestSigner, SignedRequest } from "./rpc-signer.js";
+import { RequestSigner } from "./rpc-signer.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
-import { SendQueue } from "./send-queue.js";
 import { clearUndelivered, isUndelivered, markUndelivered, saysDraining } from "./undelivered.js";
+import type { CallerWire } from "./wire-caller.js";
+import { LONGEST_ON_WIRE } from "./wire-frames.js";
 
 export interface RpcClientOptions {
   /** This node, as callees see it. */
@@ -64,37 +66,17 @@ const TELLING_WAIT_MS = 50;
  */
 const LONGEST_WAIT = 0.5;
 
-/** Plain POST over kept-alive connections, one request at a time on each. Redirects are not followed. */
+/** On one wire to each peer that takes them; else by plain POST over kept-alive connections. Redirects are not followed. */
 export function createRpcClient(options: RpcClientOptions): RpcTransport {
   return new RpcClient({ ...DEFAULTS, ...options });
-}
-
-/** A request as it waits to be sent. */
-interface Sending {
-  readonly action: string;
-  /** Without the time that remains where they are a list: that is told when the request goes out. */
-  readonly headers: readonly string[] | SignedRequest;
-  readonly body: string;
-  readonly deadline: DeadlineView;
-}
-
-interface PeerConnections extends PeerPool {
-  readonly nodeId: string;
-  readonly advertisedUrl: string;
-  readonly rpcPath: string;
-  readonly queue: SendQueue;
-  /** Dropped: the pool closes when the last request has ended. */
-  gone: boolean;
-  /** When the peer last answered anything. */
-  lastAnswerAt: number;
 }
 
 class RpcClient implements RpcTransport {
   readonly #options: Required<RpcClientOptions>;
   readonly #signer: RequestSigner;
   readonly #peers = new Map<string, PeerConnections>();
-  /** Pools of peers that are gone, until what is under way on them has ended. */
-  readonly #leaving = new Set<PeerPool["pool"]>();
+  /** Those of peers that are gone, until what is under way to them has ended. */
+  readonly #leaving = new Set<PeerConnections>();
   #closed = false;
 
   constructor(options: Required<RpcClientOptions>) {
@@ -105,62 +87,57 @@ class RpcClient implements RpcTransport {
   async send(candidate: Candidate, request: RpcRequest, deadline: DeadlineView, cancellation: CancellationView): Promise<unknown> {
     if (this.#closed) throw notRunning(true);
     const peer = this.#peer(candidate);
-    // Before anything that costs time: what is refused should cost none.
-    this.#refuseOverload(peer, deadline.remainingMs());
-    const trace = asTraceparent(request.meta[TRACEPARENT]);
-    const body = this.#encode(request, deadline.remainingMs());
     const isSigned = this.#options.rpcAuth === "signed" || candidate.signed === true;
-    const signed = isSigned ? this.#signer.prepare(candidate, { timeout: () => String(wireMs(deadline.remainingMs())), trace: trace ?? "", body }) : null;
-    const headers = signed ?? this.#tokenHeaders(trace);
-    const answer = await this.#exchange(peer, { action: request.actionName, headers, body, deadline }, cancellation);
-    if (signed?.answeredBy(answer) === false) throw this.#distrust(peer, request.actionName, answer);
-    try {
-      return readAnswer(answer.status, answer.body.toString("utf8"), { action: request.actionName, nodeId: peer.nodeId }, this.#options.revive);
-    } catch (error) {
-      if (isUndelivered(error)) this.#noteUndelivered(peer, answer.status, error);
-      throw error;
+    const wire = candidate.wire === true && !isSigned ? peer.link.open() : null;
+    // Before anything that costs time: what is refused should cost none.
+    this.#refuseOverload(peer, wire, deadline.remainingMs());
+    const body = this.#encode(request, deadline.remainingMs());
+    const sending: Sending = { action: request.actionName, body, deadline };
+    if (wire !== null && isAtMost(body, LONGEST_ON_WIRE)) {
+      return this.#read(peer, request, await this.#exchange(peer, byWire(wire, peer, sending, this.#toFailure), cancellation));
     }
+    const trace = asTraceparent(request.meta[TRACEPARENT]);
+    const signed = isSigned ? this.#signer.prepare(candidate, { timeout: () => String(wireMs(deadline.remainingMs())), trace: trace ?? "", body }) : null;
+    const headers = signed ?? this.#postHeaders(trace);
+    const { maxAnswerBytes } = this.#options;
+    const answer = await this.#exchange(peer, byPost(peer, sending, { headers, maxAnswerBytes, toFailure: this.#toFailure }), cancellation);
+    if (signed?.answeredBy(answer) === false) throw this.#distrust(peer, request.actionName, answer);
+    return this.#read(peer, request, answer);
   }
 
   drop(nodeId: string): void {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined) return;
     this.#peers.delete(nodeId);
-    this.#leaving.add(peer.pool);
-    peer.gone = true;
-    this.#closeIfGone(peer);
+    this.#leaving.add(peer);
+    peer.leave();
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    const pools = [...this.#leaving, ...Array.from(this.#peers.values(), ({ pool }) => pool)];
+    const peers = [...this.#leaving, ...this.#peers.values()];
     this.#peers.clear();
     this.#leaving.clear();
-    await Promise.allSettled(pools.map((pool) => pool.destroy()));
-  }
-
-  /** Called when nothing is under way to the peer any more, and when it is dropped. */
-  #closeIfGone({ gone, queue, pool }: PeerConnections): void {
-    if (gone && queue.size === 0) void pool.close().catch(() => undefined).then(() => this.#leaving.delete(pool));
+    await Promise.all(peers.map((peer) => peer.destroy()));
   }
 
   /** All but the remaining time, which is told when the request goes out. */
-  #tokenHeaders(trace: string | null): string[] {
-    const [token] = this.#options.tokens;
-    if (token === undefined) throw new MeshUnauthorizedError("there is no mesh token to send: the secret that meshToken names is missing or empty");
-    const headers = [
-      "content-type", "application/json",
-      TOKEN_HEADER, token,
-      CALLER_HEADER, this.#options.nodeId,
-    ];
+  #postHeaders(trace: string | null): string[] {
+    const headers = ["content-type", "application/json", ...this.#ownHeaders()];
     if (trace !== null) headers.push(TRACEPARENT, trace);
     return headers;
+  }
+
+  #ownHeaders(): string[] {
+    const [token] = this.#options.tokens;
+    if (token === undefined) throw new MeshUnauthorizedError("there is no mesh token to send: the secret that meshToken names is missing or empty");
+    return [TOKEN_HEADER, token, CALLER_HEADER, this.#options.nodeId];
   }
 
   #encode(request: RpcRequest, remainingMs: number): string {
     const body = encodeRequest(request, this.#options.nodeId, remainingMs);
     const limit = this.#options.maxBodyBytes;
-    if (body.length * 3 <= limit || Buffer.byteLength(body) <= limit) return body;
+    if (isAtMost(body, limit)) return body;
     throw new MeshPayloadTooLargeError(`the arguments of ${request.actionName} are longer than maxBodyBytes (${limit})`);
   }
 
@@ -170,16 +147,12 @@ class RpcClient implements RpcTransport {
       if (known.advertisedUrl === candidate.advertisedUrl && known.rpcPath === candidate.rpcPath) return known;
       this.drop(candidate.nodeId);
     }
-    const peer = this.#connect(candidate);
+    const peer = new PeerConnections(candidate, this.#openPool(candidate), {
+      ...this.#options,
+      wireHeaders: () => this.#ownHeaders(),
+      onClosed: (closed) => this.#leaving.delete(closed),
+    });
     this.#peers.set(candidate.nodeId, peer);
-    return peer;
-  }
-
-  #connect(candidate: Candidate): PeerConnections {
-    const { nodeId, advertisedUrl, rpcPath } = candidate;
-    const { path, pool } = this.#openPool(candidate);
-    const queue = new SendQueue(this.#options.connections, () => this.#closeIfGone(peer));
-    const peer: PeerConnections = { nodeId, advertisedUrl, rpcPath, path, pool, queue, gone: false, lastAnswerAt: -Infinity };
     return peer;
   }
 
@@ -192,35 +165,40 @@ class RpcClient implements RpcTransport {
     }
   }
 
-  #refuseOverload(peer: PeerConnections, remainingMs: number): void {
-    const { size, expectedWaitMs } = peer.queue;
+  #refuseOverload(peer: PeerConnections, wire: CallerWire | null, remainingMs: number): void {
+    const { size } = peer;
     if (size >= this.#options.maxPending) throw overloaded(peer, `${size} requests to it are under way or waiting already`);
-    if (expectedWaitMs > remainingMs * LONGEST_WAIT) throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
+    const { expectedWaitMs } = peer.queue;
+    if (wire !== null || expectedWaitMs <= remainingMs * LONGEST_WAIT) return;
+    throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
   }
 
-  #exchange(peer: PeerConnections, sending: Sending, cancellation: CancellationView): Promise<RawAnswer> {
+  #exchange(peer: PeerConnections, carry: Carrier, cancellation: CancellationView): Promise<RawAnswer> {
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
     const sentAt = now();
     return new Promise((resolve, reject) => {
-      let over = (): void => undefined;
-      const exchange = this.#exchangeWith(peer, () => over(), (outcome) => {
+      let takeBack = (_reason: Error): void => undefined;
+      const unlink = cancellation.onAbort((reason) => {
+        const error = toError(reason);
+        takeBack(error);
+        if (reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
+        reject(error);
+      });
+      takeBack = carry((outcome) => {
         unlink();
         if ("error" in outcome) reject(outcome.error);
         else resolve(outcome);
       });
-      let takeBack = (): void => undefined;
-      const unlink = cancellation.onAbort((reason) => {
-        if (reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
-        const error = toError(reason);
-        takeBack();
-        exchange.abort(error);
-        reject(error);
-      });
-      takeBack = peer.queue.add((ended) => {
-        over = ended;
-        return this.#dispatch(peer, sending, exchange);
-      });
     });
+  }
+
+  #read(peer: PeerConnections, { actionName: action }: RpcRequest, answer: RawAnswer): unknown {
+    try {
+      return readAnswer(answer.status, textOf(answer), { action, nodeId: peer.nodeId }, this.#options.revive);
+    } catch (error) {
+      if (isUndelivered(error)) this.#noteUndelivered(peer, answer.status, error);
+      throw error;
+    }
   }
 
   /** The error in place of an answer that anybody may have given. Nothing of the answer is believed. */
@@ -241,40 +219,25 @@ class RpcClient implements RpcTransport {
     if (!tellsAddress(error, advertisedUrl)) clearUndelivered(error);
   }
 
-  #exchangeWith(peer: PeerConnections, over: () => void, settle: (outcome: RawAnswer | { readonly error: Error }) => void): Exchange {
-    return new Exchange({
-      maxBytes: this.#options.maxAnswerBytes,
-      answering: () => void (peer.lastAnswerAt = now()),
-      answered: settle,
-      failed: (error, sent) => settle({ error: this.#failure(peer, error, sent) }),
-      released: over,
-    });
-  }
-
-  /** Its turn has come. False where that took too long: the peer is spared a request that nobody waits for. */
-  #dispatch({ path, pool }: PeerConnections, { action, headers, body, deadline }: Sending, exchange: Exchange): boolean {
-    const remainingMs = deadline.remainingMs();
-    if (remainingMs <= 0) {
-      exchange.expire(timeoutError(action, deadline.budgetMs));
-      return false;
-    }
-    const full = headers instanceof SignedRequest ? headers : [...headers, TIMEOUT_HEADER, String(wireMs(remainingMs))];
-    pool.dispatch({ path, method: "POST", headers: full, body }, exchange);
-    return true;
-  }
-
-  /** A peer that has answered others since is slow with this call, not gone. */
+  /**
+   * A peer that has answered others since is slow with this call, not gone. Of one that has not, the wire may be dead: it is
+   * asked, since calls with more time may be under way on it.
+   */
   #suspectIfSilent(peer: PeerConnections, sentAt: number): void {
-    if (peer.lastAnswerAt < sentAt && now() - sentAt >= TELLING_WAIT_MS) this.#options.suspect(peer.nodeId);
+    if (peer.lastAnswerAt >= sentAt || now() - sentAt < TELLING_WAIT_MS) return;
+    this.#options.suspect(peer.nodeId);
+    peer.link.probe();
   }
 
-  #failure(peer: PeerConnections, cause: Error, sent: boolean): Error {
+  readonly #toFailure: ToFailure = (peer, cause, sent) => {
     if (cause instanceof MeshError) return cause;
     if (this.#closed && !sent) return notRunning(true);
     if (!this.#closed) this.#options.suspect(peer.nodeId);
     return connectionFailure(peer, cause, sent);
-  }
+  };
 }
+
+const isAtMost = (text: string, bytes: number): boolean => text.length * 3 <= bytes || Buffer.byteLength(text) <= bytes;
 
 function overloaded({ nodeId }: PeerConnections, reason: string): Error {
   return markUndelivered(new MeshOverloadedError(`mesh peer ${nodeId} has too much to do: ${reason}`, { nodeId }));

@@ -3,10 +3,12 @@ import { SIGNATURE_HEADER } from "./rpc-signature.js";
 
 export interface RawAnswer {
   readonly status: number;
-  readonly body: Buffer;
+  readonly body: Buffer | string;
   /** The signature header; null where there is none, or several. */
   readonly signature: string | null;
 }
+
+export const textOf = ({ body }: RawAnswer): string => (typeof body === "string" ? body : body.toString("utf8"));
 
 /** The part of undici's controller that an exchange needs. */
 interface ExchangeController {

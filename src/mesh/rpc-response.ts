@@ -14,6 +14,8 @@ export interface RpcAnswer {
   readonly close?: true;
 }
 
+export const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
+
 /** Unread bodies up to this length are taken in and dropped, which keeps the connection; longer ones cost it. */
 const CHEAPLY_DROPPED = 64 * 1024;
 

@@ -1,13 +1,19 @@
-import type { IncomingHttpHeaders } from "node:http";
 import { enterCall } from "../pipeline/call-depth.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
 import type { Caller, Meta } from "../contract/context.js";
 import type { CallChain, DeadlineView, Scope } from "../contract/registration.js";
 import { mergeMeta } from "./meta.js";
-import { CALLER_HEADER, idOrNull, type ReceivedRequest } from "./rpc-codec.js";
+import type { ReceivedRequest } from "./rpc-codec.js";
 
 /** Names of a chain that travel with a call: enough to see a circle. */
 const NAMES_ON_THE_WIRE = 10;
+
+/** What is known of a request's sender where its body does not say so. */
+export interface SenderHints {
+  readonly callerNodeId: string | null;
+  /** Not checked yet. */
+  readonly traceparent: unknown;
+}
 
 /** The newest actions of a chain, newest first. */
 export function newestActions(chain: CallChain | null): string[] {
@@ -17,19 +23,19 @@ export function newestActions(chain: CallChain | null): string[] {
 }
 
 /** The scope in which an action runs for a peer: `root`, continued where the caller's chain stood. Throws `CALL_DEPTH`. */
-export function receivedScope(received: ReceivedRequest, headers: IncomingHttpHeaders, root: Scope, deadline: DeadlineView): Scope {
+export function receivedScope(received: ReceivedRequest, hints: SenderHints, root: Scope, deadline: DeadlineView): Scope {
   const parent = received.chain.reduceRight<CallChain | null>((link, action) => ({ action, parent: link }), null);
   return {
     ...root,
     ...enterCall({ level: received.level - 1, chain: parent }, received.actionName),
-    meta: withTrace(received.meta, headers[TRACEPARENT]),
-    caller: callerOf(received, headers),
+    meta: withTrace(received.meta, hints.traceparent),
+    caller: callerOf(received, hints),
     deadline,
   };
 }
 
-function callerOf(received: ReceivedRequest, headers: IncomingHttpHeaders): Caller | null {
-  const nodeId = received.callerNodeId ?? idOrNull(headers[CALLER_HEADER]);
+function callerOf(received: ReceivedRequest, hints: SenderHints): Caller | null {
+  const nodeId = received.callerNodeId ?? hints.callerNodeId;
   return nodeId === null ? null : { nodeId, action: received.chain[0] ?? null };
 }
 

@@ -1,27 +1,22 @@
-import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { MeshActionNotFoundError, MeshCallError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshValidationError, toError } from "../errors.js";
-import { timeoutError } from "../pipeline/bounded-run.js";
+import type { Duplex } from "node:stream";
+import { MeshActionNotFoundError, MeshCancelledError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
-import { Deadline, now } from "../pipeline/deadline.js";
+import { Deadline } from "../pipeline/deadline.js";
 import { LingerLimit } from "../pipeline/linger-limit.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
-import type { Dispatcher, HostEnv, Scope, ScopedContext } from "../contract/registration.js";
-import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
+import type { Dispatcher, HostEnv, ScopedContext } from "../contract/registration.js";
+import { TRACEPARENT } from "../pipeline/traceparent.js";
 import { CallerConnections } from "./caller-connections.js";
 import type { LocalActions } from "./directory.js";
-import { encodeError, type Undelivered } from "./error-codec.js";
 import { runLocal } from "./local-run.js";
-import { LoopShare } from "./loop-share.js";
 import { declaredLength, readBody, type BodyFault } from "./rpc-body.js";
-import * as codec from "./rpc-codec.js";
+import { CALLER_HEADER, decodeTimeout, idOrNull, TIMEOUT_HEADER } from "./rpc-codec.js";
+import { RpcDesk, type Arrival, type ExecuteRequest, type RequestRoot } from "./rpc-desk.js";
 import { RequestGate, type Admission, type RpcAuth } from "./rpc-gate.js";
-import { refuseAndClose, refuseUnread, sendAnswer, type Lingering, type RpcAnswer } from "./rpc-response.js";
-import { receivedScope } from "./rpc-scope.js";
+import { refuseAndClose, refuseUnread, sendAnswer, UNAUTHORIZED, type Lingering, type RpcAnswer } from "./rpc-response.js";
 import { signAnswer } from "./rpc-verifier.js";
-
-/** The host action that the RPC route hands over to. */
-export const EXECUTE_ACTION = "__chimpbase.mesh.rpc.execute";
+import { WireServer } from "./wire-server.js";
 
 export interface RpcServerOptions {
   readonly nodeId: string;
@@ -54,37 +49,24 @@ export interface RpcServerOptions {
   readonly stacks?: boolean;
 }
 
-export interface ExecuteRequest {
-  readonly actionName: string;
-  readonly args: unknown;
-}
-
 export interface RpcServer {
   /** The raw route: false where the request is for another path. Resolves when the request has been answered. */
   handle(request: IncomingMessage, response: ServerResponse, env: HostEnv): boolean | Promise<boolean>;
+  /** The upgrade to `WIRE_PROTOCOL`: false where the request is for another path. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, env: HostEnv): boolean;
   /** The handler of `EXECUTE_ACTION`: runs an action of a registered service in the scope of `ctx`. */
   execute(ctx: ScopedContext, request: ExecuteRequest): Promise<unknown>;
+  /** Resolves once all requests that were taken have been answered. */
+  idle(): Promise<void>;
   /** Resolves once callers have closed the connections on which they were served. */
   callersGone(): Promise<void>;
+  /** Closes the wires that callers have left open. */
+  close(): void;
 }
 
-/** When a request came, on the monotonic clock, what its header leaves it, null where it has none, and what it has proved. */
-interface Arrival {
-  readonly at: number;
-  readonly budgetMs: number | null;
+/** A request as it came, and what it has proved. */
+interface Posted extends Arrival {
   readonly admission: Admission;
-}
-
-type RequestRoot = Scope & { readonly cancellation: Cancellation };
-
-interface RequestRun {
-  readonly deadline: Deadline;
-  /** When the body was here, on the clock of `now()`. */
-  readonly readAt: number;
-  /** Aborted where the caller has gone. */
-  readonly cancellation: Cancellation;
-  /** May refuse: for a chain that is too deep. */
-  readonly scope: () => Scope;
 }
 
 const DEFAULTS = {
@@ -92,15 +74,7 @@ const DEFAULTS = {
   maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 5_000, refuses: () => false,
 } as const;
 
-/**
- * Share of its time that a request may wait for its turn once it has been read. One that has lost more is likely to be answered when
- * nobody waits any more, and all those behind it would be later still.
- */
-const LONGEST_WAIT = 0.5;
-
-const UNAUTHORIZED: RpcAnswer = { status: 401, body: '{"ok":false,"error":"unauthorized mesh rpc"}' };
 const NOT_A_POST: RpcAnswer = { status: 405, body: '{"ok":false,"error":"mesh rpc requires POST"}', allow: "POST" };
-const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
 
 export function createRpcServer(options: RpcServerOptions): RpcServer {
   return new HttpRpcServer({ stacks: process.env.NODE_ENV !== "production", ...DEFAULTS, ...options });
@@ -109,19 +83,27 @@ export function createRpcServer(options: RpcServerOptions): RpcServer {
 class HttpRpcServer implements RpcServer {
   readonly #options: Required<RpcServerOptions>;
   readonly #gate: RequestGate;
+  readonly #desk: RpcDesk;
+  readonly #wires: WireServer;
   readonly #connections = new CallerConnections();
   readonly #lingering: Lingering;
-  readonly #loop = new LoopShare();
-  #inFlight = 0;
 
   constructor(options: Required<RpcServerOptions>) {
     this.#options = options;
     this.#gate = new RequestGate(options);
+    this.#desk = new RpcDesk(options);
+    this.#wires = new WireServer({ ...options, gate: this.#gate, desk: this.#desk, connections: this.#connections });
     this.#lingering = { wheel: options.wheel, limit: new LingerLimit() };
   }
 
   handle(request: IncomingMessage, response: ServerResponse, env: HostEnv): boolean | Promise<boolean> {
     return this.#isForMe(request.url ?? "") && this.#serve(request, response, env);
+  }
+
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, env: HostEnv): boolean {
+    if (!this.#isForMe(request.url ?? "")) return false;
+    this.#wires.take(request, socket, head, env);
+    return true;
   }
 
   async execute(ctx: ScopedContext, request: ExecuteRequest): Promise<unknown> {
@@ -132,8 +114,16 @@ class HttpRpcServer implements RpcServer {
     return runLocal(this.#options, action, request.args, { ...scope, cancellation: new Cancellation(scope.cancellation) }, deadline);
   }
 
+  idle(): Promise<void> {
+    return this.#desk.idle();
+  }
+
   callersGone(): Promise<void> {
     return this.#connections.gone();
+  }
+
+  close(): void {
+    this.#wires.close();
   }
 
   #isForMe(url: string): boolean {
@@ -146,138 +136,65 @@ class HttpRpcServer implements RpcServer {
       refuseUnread(request, response, NOT_A_POST, this.#lingering);
       return true;
     }
-    const budgetMs = codec.decodeTimeout(request.headers[codec.TIMEOUT_HEADER]);
-    const arrival: Arrival = { at: this.#loop.turnBeganAt(), budgetMs, admission: this.#gate.admit(request, env.log) };
-    const refusal = this.#refusal(request, arrival);
+    const { headers } = request;
+    const posted: Posted = {
+      at: this.#desk.turnBeganAt(),
+      budgetMs: decodeTimeout(headers[TIMEOUT_HEADER]),
+      callerNodeId: idOrNull(headers[CALLER_HEADER]),
+      traceparent: headers[TRACEPARENT],
+      admission: this.#gate.admit(request, env.log),
+    };
+    const refusal = this.#refusal(request, posted);
     if (refusal !== null) {
-      refuseUnread(request, response, seal(refusal, arrival), this.#lingering);
+      refuseUnread(request, response, seal(refusal, posted), this.#lingering);
       return true;
     }
-    this.#inFlight++;
     this.#connections.note(request.socket);
-    try {
-      await this.#answerRequest(request, response, arrival, env);
-    } finally {
-      this.#inFlight--;
-    }
+    await this.#desk.during(() => this.#answerRequest(request, response, posted, env));
     return true;
   }
 
   /** What is decided before the body is read. */
-  #refusal(request: IncomingMessage, { budgetMs, admission }: Arrival): RpcAnswer | null {
+  #refusal(request: IncomingMessage, { budgetMs, admission }: Posted): RpcAnswer | null {
     if (admission.verdict === "unauthorized") return UNAUTHORIZED;
-    if (admission.verdict === "wrong-node") return this.#wrongNode();
-    if (admission.verdict === "too-many-callers") return this.#overloaded("it remembers as many callers as it can");
-    if (this.#options.refuses()) return this.#failure(new MeshOverloadedError("this mesh node is draining"), { undelivered: true, draining: true });
-    if (this.#inFlight >= this.#options.maxInFlight) return this.#overloaded(`it works on ${this.#inFlight} requests already`);
-    if (declaredLength(request) > this.#options.maxBodyBytes) return this.#tooLarge();
-    if (budgetMs === 0) return this.#failure(new MeshTimeoutError("a request that came too late", 0));
-    return null;
+    if (admission.verdict === "wrong-node") return this.#desk.wrongNode();
+    if (admission.verdict === "too-many-callers") return this.#desk.overloaded("it remembers as many callers as it can");
+    return this.#desk.refusal(budgetMs, declaredLength(request));
   }
 
-  async #answerRequest(request: IncomingMessage, response: ServerResponse, arrival: Arrival, env: HostEnv): Promise<void> {
+  async #answerRequest(request: IncomingMessage, response: ServerResponse, posted: Posted, env: HostEnv): Promise<void> {
     // Before the body comes, which may be after the drain limit: then the request is cancelled with all others.
     const root = env.dispatcher.rootScope({ requestId: "" });
     const cancellation = new Cancellation(root.cancellation);
     const onClose = (): void => cancellation.abort(new MeshCancelledError("the caller has gone"));
     response.once("close", onClose);
-    const answer = await this.#answer(request, response, arrival, { ...root, cancellation }, env);
+    const answer = await this.#answer(request, response, posted, { ...root, cancellation }, env);
     response.off("close", onClose);
     cancellation.dispose();
-    if (answer !== null) sendAnswer(response, seal(answer, arrival));
+    if (answer !== null) sendAnswer(response, seal(answer, posted));
   }
 
-  /** Null where the body has not come, and that has been answered. `root` has no request id yet. */
-  async #answer(request: IncomingMessage, response: ServerResponse, arrival: Arrival, root: RequestRoot, env: HostEnv): Promise<RpcAnswer | null> {
+  /** Null where the body has not come, and that has been answered. */
+  async #answer(request: IncomingMessage, response: ServerResponse, posted: Posted, root: RequestRoot, env: HostEnv): Promise<RpcAnswer | null> {
     const { wheel, maxBodyBytes, bodyTimeoutMs } = this.#options;
-    const timeoutMs = Math.min(bodyTimeoutMs, arrival.budgetMs ?? Infinity);
+    const timeoutMs = Math.min(bodyTimeoutMs, posted.budgetMs ?? Infinity);
     const body = await readBody(request, { maxBytes: maxBodyBytes, timeoutMs, wheel });
     if ("fault" in body) {
-      this.#refuseBody(body.fault, response, arrival, timeoutMs);
+      this.#refuseBody(body.fault, response, posted, timeoutMs);
       return null;
     }
-    const readAt = this.#loop.turnBeganAt();
-    if (!this.#gate.admitsBody(arrival.admission, body.bytes, request, env.log)) return UNAUTHORIZED;
-    const received = codec.decodeRequest(body.bytes.toString("utf8"));
-    if (received === null) return NOT_A_REQUEST;
-    const { cancellation } = root;
-    const deadline = this.#deadline(received, arrival);
-    const scope = (): Scope => receivedScope(received, request.headers, { ...root, requestId: received.requestId ?? randomUUID() }, deadline);
-    return this.#run(received, { deadline, readAt, cancellation, scope }, env);
+    if (!this.#gate.admitsBody(posted.admission, body.bytes, request, env.log)) return UNAUTHORIZED;
+    return this.#desk.answer(body.bytes.toString("utf8"), posted, root, env);
   }
 
-  /** The answer to a request that could be read. Never throws. */
-  async #run({ actionName, args, meta }: codec.ReceivedRequest, run: RequestRun, env: HostEnv): Promise<RpcAnswer> {
-    const { deadline, cancellation } = run;
-    try {
-      if (this.#options.local.find(actionName) === undefined) {
-        return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
-      }
-      if (!this.#loop.isFree) await this.#waitForTurn(actionName, run);
-      if (cancellation.aborted) throw toError(cancellation.reason);
-      if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
-      const waitedMs = now() - run.readAt;
-      if (waitedMs > (deadline.at - run.readAt) * LONGEST_WAIT) return this.#overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
-      if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
-      const request: ExecuteRequest = { actionName, args };
-      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, run.scope()));
-    } catch (error) {
-      return this.#failure(error);
-    }
-  }
-
-  /** No longer than the caller does. */
-  async #waitForTurn(actionName: string, { deadline, cancellation }: RequestRun): Promise<void> {
-    const late = this.#options.wheel.add(deadline.remainingMs(), () => cancellation.abort(timeoutError(actionName, deadline.budgetMs)));
-    await this.#loop.turn(cancellation);
-    late.cancel();
-  }
-
-  #deadline(received: codec.ReceivedRequest, arrival: Arrival): Deadline {
-    const budgetMs = arrival.budgetMs ?? received.deadlineMs ?? this.#options.defaultTimeoutMs;
-    return new Deadline(budgetMs, arrival.at + budgetMs);
-  }
-
-  #refuseBody(fault: BodyFault, response: ServerResponse, arrival: Arrival, timeoutMs: number): void {
+  #refuseBody(fault: BodyFault, response: ServerResponse, posted: Posted, timeoutMs: number): void {
     if (fault === "gone") return;
-    const answer = fault === "too-large" ? this.#tooLarge() : this.#failure(new MeshTimeoutError("a request whose body did not come", timeoutMs));
-    refuseAndClose(response, seal(answer, arrival), this.#lingering);
-  }
-
-  #success(actionName: string, result: unknown): RpcAnswer {
-    const body = codec.encodeResult(actionName, result);
-    const limit = this.#options.maxResultBytes;
-    if (body.length * 3 > limit && Buffer.byteLength(body) > limit) throw new MeshPayloadTooLargeError(`the result of ${actionName} is longer than ${limit} bytes`);
-    return { status: 200, body };
-  }
-
-  #overloaded(reason: string): RpcAnswer {
-    return this.#failure(new MeshOverloadedError(`this mesh node has too much to do: ${reason}`), { undelivered: true });
-  }
-
-  #failure(error: unknown, extra?: Undelivered): RpcAnswer {
-    return encodeError(error, this.#options, extra);
-  }
-
-  /** With its own address, by which the caller can tell that nobody else can have had the request. */
-  #wrongNode(): RpcAnswer {
-    const { nodeId, advertisedUrl } = this.#options;
-    const options = { code: "WRONG_NODE", status: 421, data: { advertisedUrl: advertisedUrl() } };
-    return this.#failure(new MeshCallError(`this is mesh node ${nodeId}, not the one that the request is for`, options), { undelivered: true });
-  }
-
-  #tooLarge(): RpcAnswer {
-    const error = new MeshPayloadTooLargeError(`the request body is longer than maxBodyBytes (${this.#options.maxBodyBytes})`);
-    return { ...this.#failure(error), close: true };
+    const answer = fault === "too-large" ? this.#desk.tooLarge() : this.#desk.bodyLate(timeoutMs);
+    refuseAndClose(response, seal(answer, posted), this.#lingering);
   }
 }
 
 /** Signed where the request was. */
-function seal(answer: RpcAnswer, { admission: { proof } }: Arrival): RpcAnswer {
+function seal(answer: RpcAnswer, { admission: { proof } }: Posted): RpcAnswer {
   return proof === null ? answer : { ...answer, signature: signAnswer(proof, answer.status, answer.body) };
-}
-
-function tooDeep(actionName: string): MeshValidationError {
-  const message = `input of ${actionName} must not nest deeper than ${MAX_INPUT_DEPTH} levels`;
-  return new MeshValidationError(message, [{ path: "", message, constraint: "maxDepth" }]);
 }

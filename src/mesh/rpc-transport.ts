@@ -14,7 +14,7 @@ export interface RpcRequest {
   readonly chain: readonly string[];
 }
 
-/** Carries requests to peers. Plain POST is one; a multiplexed connection may stand beside it. */
+/** Carries requests to peers: on wires, or by plain POST. */
 export interface RpcTransport {
   /**
    * Resolves with the result, or rejects with the error that the caller shall see. Where `cancellation` aborts it rejects

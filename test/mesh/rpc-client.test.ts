@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { createServer, type RequestListener } from "node:http";
 import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { describe, test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MeshActionNotFoundError, MeshCallError, MeshCancelledError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, MeshValidationError } from "@chimpbase/mesh";
 import type { TestContext as Ctx } from "./call-fixture.js";
 import { until } from "../support/wait.js";
@@ -12,7 +13,11 @@ const never = (): Promise<never> => new Promise(() => undefined);
 async function nodes(t: TestContext, ...options: NodeOptions[]): Promise<RpcNode[]> {
   const started = await Promise.all(options.map((each) => RpcNode.start(each)));
   t.after(() => Promise.all(started.map((node) => node.close())));
-  for (const node of started) node.knows(...started.filter((other) => other !== node).map((other) => other.address));
+  for (const node of started) {
+    const others = started.filter((other) => other !== node);
+    node.knows(...others.map((other) => other.address));
+    for (const other of others) if (other.wire && other.accepts(node)) await node.wireTo(other);
+  }
   return started;
 }
 
@@ -23,6 +28,12 @@ async function strangePeer(t: TestContext, server: Server): Promise<{ readonly n
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   t.after(() => { for (const socket of sockets) socket.destroy(); server.close(); });
   return { nodeId: "strange", advertisedUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, rpcPath: PATH, cpuLoad: 0 };
+}
+
+/** Also those connections that were open have been seen to close. */
+async function cut(node: RpcNode): Promise<void> {
+  node.cut();
+  await sleep(20);
 }
 
 async function answering(t: TestContext, listener: RequestListener): Promise<RpcNode> {
@@ -253,7 +264,7 @@ describe("a peer that", () => {
   test("refuses connections is suspected, and another is asked at once", async (t) => {
     const [a, b, c] = await nodes(t, { nodeId: "a" }, { nodeId: "b" }, { nodeId: "c" }) as [RpcNode, RpcNode, RpcNode];
     c.actions.add("v1.s.x", () => "from c");
-    b.cut();
+    await cut(b);
     for (let n = 0; n < 4; n++) assert.equal(await a.call("v1.s.x"), "from c");
     assert.ok(a.suspected.length <= 1);
     assert.ok(a.suspected.every((id) => id === "b"));
@@ -261,7 +272,7 @@ describe("a peer that", () => {
 
   test("refuses, alone, is a call that failed and may be tried again", async (t) => {
     const [a, b] = await nodes(t, { nodeId: "a" }, { nodeId: "b" }) as [RpcNode, RpcNode];
-    b.cut();
+    await cut(b);
     await assert.rejects(a.call("v1.s.x"), (error) => error instanceof MeshCallError && error.code === "CALL_FAILED" && error.status === 502 && error.retryable && error.nodeId === "b" && /cannot be reached/.test(error.message) && error.cause instanceof Error);
   });
 

@@ -1,5 +1,6 @@
-import { createServer, request as httpRequest, type IncomingHttpHeaders, type Server } from "node:http";
+import { createServer, request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type Server } from "node:http";
 import { connect, type AddressInfo, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { CallOptions } from "#mesh/contract/mesh-client.js";
 import type { Class } from "#mesh/contract/descriptor.js";
 import type { HostEnv, Scope, ScopedContext } from "#mesh/contract/registration.js";
@@ -7,16 +8,23 @@ import { createCaller, type MeshCaller } from "#mesh/mesh/call.js";
 import type { Candidate, NodeDirectory } from "#mesh/mesh/directory.js";
 import { createErrorReviver } from "#mesh/mesh/error-revival.js";
 import { createRpcClient, type RpcClientOptions } from "#mesh/mesh/rpc-client.js";
-import { createRpcServer, EXECUTE_ACTION, type ExecuteRequest, type RpcServerOptions } from "#mesh/mesh/rpc-server.js";
+import { EXECUTE_ACTION, type ExecuteRequest } from "#mesh/mesh/rpc-desk.js";
+import { createRpcServer, type RpcServer, type RpcServerOptions } from "#mesh/mesh/rpc-server.js";
 import type { RpcTransport } from "#mesh/mesh/rpc-transport.js";
 import { createLogger } from "#mesh/logger.js";
 import { TimerWheel } from "#mesh/pipeline/timer-wheel.js";
+import { until } from "../support/wait.js";
 import { TestActions, TestDispatcher } from "./call-fixture.js";
 
 export const TOKEN = "a-shared-token";
 export const PATH = "/__chimpbase/mesh/rpc";
 
+/** Whether nodes offer wires that do not say so themselves. Set before the tests of a file, by one that runs them once more. */
+export const fixtureDefaults = { wire: false };
+
 export interface NodeOptions {
+  /** It takes wires, and says so. */
+  readonly wire?: boolean;
   readonly nodeId?: string;
   readonly server?: Partial<RpcServerOptions>;
   readonly client?: Partial<RpcClientOptions>;
@@ -38,13 +46,23 @@ export class RpcNode {
   readonly caller: MeshCaller;
   readonly transport: RpcTransport;
   readonly rpcAuth: "token" | "signed";
+  readonly wire: boolean;
+  readonly tokens: readonly string[];
   draining = false;
+  /** Requests that have come by POST. */
+  posted = 0;
+  /** Upgrades that have been asked for, and the sockets of those that are open. */
+  upgrades = 0;
+  readonly wires = new Set<Duplex>();
   #peers: Candidate[] = [];
   readonly #server: Server;
+  readonly server: RpcServer;
 
-  private constructor({ nodeId = "node", server, client, errors = [], tokens = [TOKEN], rpcAuth = "token", databaseNow = Date.now }: NodeOptions) {
+  private constructor({ wire = fixtureDefaults.wire, nodeId = "node", server, client, errors = [], tokens = [TOKEN], rpcAuth = "token", databaseNow = Date.now }: NodeOptions) {
     this.nodeId = nodeId;
     this.rpcAuth = rpcAuth;
+    this.wire = wire;
+    this.tokens = tokens;
     const { wheel, dispatcher, actions: local } = this;
     const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, refuses: () => this.draining, ...server });
     const env = {
@@ -56,10 +74,18 @@ export class RpcNode {
         throw new Error(`no host action ${name}`);
       },
     } as unknown as HostEnv;
+    this.server = rpc;
     this.#server = createServer((request, response) => {
+      this.posted++;
       void (async () => {
         if (!(await rpc.handle(request, response, env))) response.writeHead(404).end("not here");
       })();
+    });
+    if (wire) this.#server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      this.upgrades++;
+      this.wires.add(socket);
+      socket.once("close", () => this.wires.delete(socket));
+      if (!rpc.upgrade(request, socket, head, env)) socket.destroy();
     });
     const directory: NodeDirectory = {
       candidates: () => this.#candidates(),
@@ -84,7 +110,7 @@ export class RpcNode {
 
   /** This node, as others know it. */
   get address(): Candidate {
-    return { nodeId: this.nodeId, advertisedUrl: `http://127.0.0.1:${this.port}`, rpcPath: PATH, signed: this.rpcAuth === "signed", cpuLoad: 0 };
+    return { nodeId: this.nodeId, advertisedUrl: `http://127.0.0.1:${this.port}`, rpcPath: PATH, signed: this.rpcAuth === "signed", wire: this.wire, cpuLoad: 0 };
   }
 
   /** From here on, `peers` serve every action that this node does not. */
@@ -111,14 +137,30 @@ export class RpcNode {
     return healthy.length > 0 ? healthy : this.#peers;
   }
 
+  /** Takes the tokens of the other node. */
+  accepts({ rpcAuth, tokens }: RpcNode): boolean {
+    return this.rpcAuth === "token" && rpcAuth === "token" && tokens[0] !== undefined && this.tokens.includes(tokens[0]);
+  }
+
+  /** Resolves when calls from here to `peer` go by wire. */
+  async wireTo(peer: RpcNode): Promise<void> {
+    await until(async () => {
+      const { posted } = peer;
+      await this.call("v1.nobody.serves", {}, { nodeId: peer.nodeId }).catch(() => undefined);
+      return peer.posted === posted;
+    });
+  }
+
   /** As a killed process would: no goodbye to anybody. */
   cut(): void {
     this.#server.closeAllConnections();
+    for (const wire of this.wires) wire.destroy();
     this.#server.close();
   }
 
   async close(): Promise<void> {
     await this.transport.close();
+    this.server.close();
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
     this.wheel.close();

@@ -3,7 +3,7 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MeshError, MeshOverloadedError, MeshValidationError } from "@chimpbase/mesh";
 import type { ScopedContext } from "#mesh/contract/registration.js";
-import { EXECUTE_ACTION } from "#mesh/mesh/rpc-server.js";
+import { EXECUTE_ACTION } from "#mesh/mesh/rpc-desk.js";
 import { until } from "../support/wait.js";
 import { PATH, post, RawConnection, RpcNode, TOKEN } from "./rpc-fixture.js";
 

@@ -12,7 +12,7 @@ import type { ResolvedMeshOptions } from "./options.js";
 import type { RpcServer } from "./rpc-server.js";
 import type { HostEnv } from "../contract/registration.js";
 
-export interface WireOptions {
+export interface RpcEndsOptions {
   readonly env: HostEnv;
   readonly options: ResolvedMeshOptions;
   readonly local: LocalActions;
@@ -27,7 +27,7 @@ export interface WireOptions {
 }
 
 /** Both ends of RPC: calls that leave this node, and requests that come in. */
-export interface Wire {
+export interface RpcEnds {
   readonly caller: MeshCaller;
   readonly server: RpcServer;
   /** The peer is gone. */
@@ -36,7 +36,7 @@ export interface Wire {
 }
 
 /** Throws `MeshConfigurationError` naming the secret that is missing, or the part of `tls` that is wrong. */
-export function openWire({ env, options, local, directory, cpuLoad, databaseNow, advertisedUrl, refuses }: WireOptions): Wire {
+export function openRpc({ env, options, local, directory, cpuLoad, databaseNow, advertisedUrl, refuses }: RpcEndsOptions): RpcEnds {
   const { nodeId, dispatcher } = env;
   const { defaultTimeoutMs, maxBodyBytes, maxInFlight, rpcAuth } = options;
   const tokens = options.tokenSecrets.map((name) => readToken(env, name));
@@ -62,6 +62,7 @@ export function openWire({ env, options, local, directory, cpuLoad, databaseNow,
     rpcPath: options.rpcPath,
   });
   const close = async (): Promise<void> => {
+    server.close();
     await transport.close();
     wheel.close();
   };

@@ -1,0 +1,151 @@
+import type { Duplex } from "node:stream";
+import { MeshPayloadTooLargeError } from "../errors.js";
+import type { RawAnswer } from "./rpc-exchange.js";
+import { cancelLine, idOfBeginning, LONGEST_HEAD, parseCalleeLine, PING_LINE, requestLine, type CalleeFrame } from "./wire-frames.js";
+import { LineReader } from "./wire-lines.js";
+import { LineWriter } from "./wire-writer.js";
+
+/** What becomes of a request on a wire: one of the three, once, unless it is taken back. */
+export interface WireRequest {
+  answered(answer: RawAnswer): void;
+  /** The wire has ended. `sent`: the request may have reached the peer. */
+  failed(error: Error, sent: boolean): void;
+  /** The peer has closed the wire, and says that it has not taken the request. */
+  untaken(): void;
+}
+
+export interface CallerWireOptions {
+  /** Longest answer, in bytes. */
+  readonly maxAnswerBytes: number;
+  /** Something has come from the peer. */
+  readonly onSign: () => void;
+  /** Nothing is under way any more. */
+  readonly onIdle: () => void;
+  /** Comes once, after everything that was under way has been told. */
+  readonly onEnd: () => void;
+}
+
+/** From here on the peer does not keep up with what it is sent. */
+const MOST_UNREAD_BYTES = 1024 ** 2;
+/** Time for a sign of life. Longer than most handlers compute at a stretch, since a wire that ends fails all that is under way on it. */
+const PROBE_MS = 2_000;
+
+type Answer = Extract<CalleeFrame, { kind: "answer" }>;
+
+/** The end of a wire from which requests go out, any number at a time. */
+export class CallerWire {
+  readonly #socket: Duplex;
+  readonly #options: CallerWireOptions;
+  readonly #writer: LineWriter;
+  readonly #reader: LineReader;
+  readonly #requests = new Map<number, WireRequest>();
+  #lastId = 0;
+  /** Up to which requests have been handed to the socket. */
+  #writtenId = 0;
+  /** Up to which the peer has taken requests, once it has said goodbye. */
+  #takenId = Infinity;
+  #ended = false;
+  #error: Error | undefined;
+  #probe: NodeJS.Timeout | undefined;
+
+  constructor(socket: Duplex, options: CallerWireOptions) {
+    this.#socket = socket;
+    this.#options = options;
+    this.#writer = new LineWriter(socket, () => (this.#writtenId = this.#lastId));
+    this.#reader = new LineReader({
+      maxBytes: options.maxAnswerBytes + LONGEST_HEAD,
+      onLine: (line) => this.#onLine(line),
+      onTooLong: (head) => this.#onTooLong(idOfBeginning(head)),
+    });
+    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
+    socket.once("error", (error) => (this.#error = error)).on("error", () => undefined);
+    socket.once("end", () => this.destroy(new Error("the peer has closed the wire")));
+    socket.once("close", () => this.destroy(new Error("the wire was closed")));
+  }
+
+  /** Requests under way. */
+  get size(): number {
+    return this.#requests.size;
+  }
+
+  /** It may be used for another request. */
+  get isOpen(): boolean {
+    return !this.#ended && this.#takenId === Infinity && this.#writer.backlog <= MOST_UNREAD_BYTES;
+  }
+
+  /** Sends a request. What is returned takes it back, so that the peer cancels the handler. */
+  send(remainingMs: number, body: string, request: WireRequest): () => void {
+    const id = ++this.#lastId;
+    this.#requests.set(id, request);
+    this.#writer.write(requestLine(id, remainingMs, body));
+    return () => this.#takeBack(id);
+  }
+
+  /** Asks for a sign of life. Without one in time the wire ends. */
+  probe(): void {
+    if (this.#probe !== undefined || this.#ended) return;
+    this.#writer.write(PING_LINE);
+    this.#probe = setTimeout(() => this.destroy(new Error(`no sign of life within ${PROBE_MS}ms`)), PROBE_MS);
+  }
+
+  /** Ends the wire. What is under way on it fails, by the error of the connection where it had one. */
+  destroy(error: Error): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#probe);
+    this.#reader.stop();
+    this.#socket.destroy();
+    const cause = this.#error ?? error;
+    const requests = [...this.#requests];
+    this.#requests.clear();
+    for (const [id, request] of requests) {
+      if (id > this.#takenId) request.untaken();
+      else request.failed(cause, id <= this.#writtenId);
+    }
+    this.#options.onEnd();
+  }
+
+  #takeBack(id: number): void {
+    if (!this.#requests.delete(id)) return;
+    this.#writer.write(cancelLine(id));
+    this.#noteIfIdle();
+  }
+
+  #onData(chunk: Buffer): void {
+    if (this.#probe !== undefined) clearTimeout(this.#probe);
+    this.#probe = undefined;
+    this.#options.onSign();
+    this.#reader.push(chunk);
+  }
+
+  #onLine(line: string): void {
+    const frame = parseCalleeLine(line);
+    if (frame === null) return this.destroy(new Error("the peer has sent something that is no line of a wire"));
+    if (frame.kind === "answer") this.#onAnswer(frame);
+    else if (frame.kind === "goodbye") this.#takenId = frame.lastId;
+  }
+
+  /** None under way where it has been taken back in the meantime. */
+  #onAnswer({ id, status, body }: Answer): void {
+    const { maxAnswerBytes } = this.#options;
+    if (body.length * 3 > maxAnswerBytes && Buffer.byteLength(body) > maxAnswerBytes) return this.#onTooLong(id);
+    const request = this.#requests.get(id);
+    if (request === undefined) return;
+    this.#requests.delete(id);
+    request.answered({ status, body, signature: null });
+    this.#noteIfIdle();
+  }
+
+  /** More than nodes answer with. What follows is not waited for. */
+  #onTooLong(id: number | null): void {
+    const error = new MeshPayloadTooLargeError(`an answer of a mesh peer is longer than maxResultBytes (${this.#options.maxAnswerBytes})`);
+    const request = id === null ? undefined : this.#requests.get(id);
+    if (id !== null) this.#requests.delete(id);
+    request?.failed(error, true);
+    this.destroy(new Error("the peer has sent an answer that is too long"));
+  }
+
+  #noteIfIdle(): void {
+    if (this.#requests.size === 0) this.#options.onIdle();
+  }
+}

@@ -1,0 +1,66 @@
+import type { Duplex } from "node:stream";
+
+/**
+ * Lines on their way into a socket. The first one of a turn of the event loop is written at once where nothing has been
+ * written in the turn before; all others together, at the end of the turn.
+ */
+export class LineWriter {
+  readonly #socket: Duplex;
+  readonly #onWritten: () => void;
+  #lines: string[] = [];
+  #chars = 0;
+  #busy = false;
+
+  /** `onWritten` is called whenever all lines up to now have been handed to the socket. */
+  constructor(socket: Duplex, onWritten: () => void) {
+    this.#socket = socket;
+    this.#onWritten = onWritten;
+  }
+
+  /** What the other side has not taken yet, in bytes as far as they are known. */
+  get backlog(): number {
+    return this.#socket.writableLength + this.#chars;
+  }
+
+  write(line: string): void {
+    if (this.#busy) {
+      this.#lines.push(line);
+      this.#chars += line.length;
+      return;
+    }
+    this.#busy = true;
+    setImmediate(this.#endTurn);
+    this.#hand(line);
+  }
+
+  /** Writes what waits, then `last`, and no more from this side. */
+  end(last = ""): void {
+    this.#flush();
+    if (this.#isOpen) this.#socket.end(last);
+  }
+
+  readonly #endTurn = (): void => {
+    this.#busy = this.#lines.length > 0;
+    if (!this.#busy) return;
+    setImmediate(this.#endTurn);
+    this.#flush();
+  };
+
+  #flush(): void {
+    if (this.#lines.length === 0) return;
+    const text = this.#lines.length === 1 ? this.#lines[0]! : this.#lines.join("");
+    this.#lines = [];
+    this.#chars = 0;
+    this.#hand(text);
+  }
+
+  #hand(text: string): void {
+    if (!this.#isOpen) return;
+    this.#socket.write(text);
+    this.#onWritten();
+  }
+
+  get #isOpen(): boolean {
+    return this.#socket.writable;
+  }
+}
