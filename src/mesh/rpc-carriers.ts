@@ -1,12 +1,10 @@
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { now } from "../pipeline/deadline.js";
 import type { DeadlineView } from "../contract/registration.js";
-import { MeshCallError } from "../errors.js";
 import type { PeerConnections } from "./peer-connections.js";
 import { TIMEOUT_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
 import { SignedRequest } from "./rpc-signer.js";
-import { markUndelivered } from "./undelivered.js";
 import type { CallerWire } from "./wire-caller.js";
 
 /** A request as it waits to be sent. */
@@ -16,13 +14,14 @@ export interface Sending {
   readonly deadline: DeadlineView;
 }
 
-export type Outcome = RawAnswer | { readonly error: Error };
+/** Told once what becomes of a request. */
+export interface Sender<Answer> {
+  answered(answer: Answer): void;
+  failed(error: Error): void;
+}
 
-/**
- * Sends a request, and calls `settle` once with what becomes of it. What is returned takes the request back: after that
- * `settle` is not called any more.
- */
-export type Carrier = (settle: (outcome: Outcome) => void) => (reason: Error) => void;
+/** Sends a request. What is returned takes it back: after that its sender is told nothing any more. */
+export type Carrier<Answer> = (sender: Sender<Answer>) => (reason: Error) => void;
 
 /** The error of a call whose connection failed. `sent`: the request may have reached the peer. */
 export type ToFailure = (peer: PeerConnections, cause: Error, sent: boolean) => Error;
@@ -35,14 +34,14 @@ export interface PostOptions {
 }
 
 /** On a connection of its own, when one is free. */
-export function byPost(peer: PeerConnections, sending: Sending, { maxAnswerBytes, toFailure, headers }: PostOptions): Carrier {
-  return (settle) => {
+export function byPost(peer: PeerConnections, sending: Sending, { maxAnswerBytes, toFailure, headers }: PostOptions): Carrier<RawAnswer> {
+  return (sender) => {
     let over = (): void => undefined;
     const exchange = new Exchange({
       maxBytes: maxAnswerBytes,
       answering: () => void (peer.lastAnswerAt = now()),
-      answered: settle,
-      failed: (error, sent) => settle({ error: toFailure(peer, error, sent) }),
+      answered: (answer) => sender.answered(answer),
+      failed: (error, sent) => sender.failed(toFailure(peer, error, sent)),
       released: () => over(),
     });
     const leaveQueue = peer.queue.add((ended) => {
@@ -56,13 +55,13 @@ export function byPost(peer: PeerConnections, sending: Sending, { maxAnswerBytes
   };
 }
 
-/** Among others on one connection, at once. */
-export function byWire(wire: CallerWire, peer: PeerConnections, { body, deadline }: Sending, toFailure: ToFailure): Carrier {
-  return (settle) =>
+/** Among others on one connection, at once. Answered with null where the wire has ended before the peer took the request. */
+export function byWire(wire: CallerWire, peer: PeerConnections, { body, deadline }: Sending, toFailure: ToFailure): Carrier<RawAnswer | null> {
+  return (sender) =>
     wire.send(wireMs(deadline.remainingMs()), body, {
-      answered: settle,
-      failed: (error, sent) => settle({ error: toFailure(peer, error, sent) }),
-      untaken: () => settle({ error: untaken(peer) }),
+      answered: (answer) => sender.answered(answer),
+      failed: (error) => sender.failed(toFailure(peer, error, true)),
+      untaken: () => sender.answered(null),
     });
 }
 
@@ -76,8 +75,4 @@ function dispatch({ path, pool }: PeerConnections, { action, body, deadline }: S
   const full = headers instanceof SignedRequest ? headers : [...headers, TIMEOUT_HEADER, String(wireMs(remainingMs))];
   pool.dispatch({ path, method: "POST", headers: full, body }, exchange);
   return true;
-}
-
-function untaken({ nodeId, advertisedUrl }: PeerConnections): Error {
-  return markUndelivered(new MeshCallError(`mesh peer ${nodeId} at ${advertisedUrl} has closed the connection, and has not taken the request`, { nodeId }));
 }

@@ -94,7 +94,9 @@ class RpcClient implements RpcTransport {
     const body = this.#encode(request, deadline.remainingMs());
     const sending: Sending = { action: request.actionName, body, deadline };
     if (wire !== null && isAtMost(body, LONGEST_ON_WIRE)) {
-      return this.#read(peer, request, await this.#exchange(peer, byWire(wire, peer, sending, this.#toFailure), cancellation));
+      const answer = await this.#exchange(peer, byWire(wire, peer, sending, this.#toFailure), cancellation);
+      if (answer !== null) return this.#read(peer, request, answer);
+      if (this.#closed) throw notRunning(true);
     }
     const trace = asTraceparent(request.meta[TRACEPARENT]);
     const signed = isSigned ? this.#signer.prepare(candidate, { timeout: () => String(wireMs(deadline.remainingMs())), trace: trace ?? "", body }) : null;
@@ -173,7 +175,7 @@ class RpcClient implements RpcTransport {
     throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
   }
 
-  #exchange(peer: PeerConnections, carry: Carrier, cancellation: CancellationView): Promise<RawAnswer> {
+  #exchange<Answer>(peer: PeerConnections, carry: Carrier<Answer>, cancellation: CancellationView): Promise<Answer> {
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
     const sentAt = now();
     return new Promise((resolve, reject) => {
@@ -184,10 +186,15 @@ class RpcClient implements RpcTransport {
         if (reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
         reject(error);
       });
-      takeBack = carry((outcome) => {
-        unlink();
-        if ("error" in outcome) reject(outcome.error);
-        else resolve(outcome);
+      takeBack = carry({
+        answered: (answer) => {
+          unlink();
+          resolve(answer);
+        },
+        failed: (error) => {
+          unlink();
+          reject(error);
+        },
       });
     });
   }

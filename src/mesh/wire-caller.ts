@@ -8,9 +8,9 @@ import { LineWriter } from "./wire-writer.js";
 /** What becomes of a request on a wire: one of the three, once, unless it is taken back. */
 export interface WireRequest {
   answered(answer: RawAnswer): void;
-  /** The wire has ended. `sent`: the request may have reached the peer. */
-  failed(error: Error, sent: boolean): void;
-  /** The peer has closed the wire, and says that it has not taken the request. */
+  /** The wire has ended, and the peer may have taken the request. */
+  failed(error: Error): void;
+  /** The wire has ended, and the peer has not taken the request: it says so, or was not sent it. */
   untaken(): void;
 }
 
@@ -99,8 +99,8 @@ export class CallerWire {
     const requests = [...this.#requests];
     this.#requests.clear();
     for (const [id, request] of requests) {
-      if (id > this.#takenId) request.untaken();
-      else request.failed(cause, id <= this.#writtenId);
+      if (id > Math.min(this.#takenId, this.#writtenId)) request.untaken();
+      else request.failed(cause);
     }
     this.#options.onEnd();
   }
@@ -141,7 +141,7 @@ export class CallerWire {
     const error = new MeshPayloadTooLargeError(`an answer of a mesh peer is longer than maxResultBytes (${this.#options.maxAnswerBytes})`);
     const request = id === null ? undefined : this.#requests.get(id);
     if (id !== null) this.#requests.delete(id);
-    request?.failed(error, true);
+    request?.failed(error);
     this.destroy(new Error("the peer has sent an answer that is too long"));
   }
 

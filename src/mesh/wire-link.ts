@@ -80,6 +80,7 @@ export class WireLink {
         this.#wire = null;
         this.#breaks = now() - madeAt >= GOOD_AFTER_MS ? 0 : this.#breaks + 1;
         this.#notBefore = now() + Math.min(LONGEST_PAUSE_MS, (FIRST_PAUSE_MS * 2 ** this.#breaks) / 2);
+        this.#options.onIdle();
       },
     });
   }

@@ -1,8 +1,11 @@
 import type { Duplex } from "node:stream";
 
+/** So many wait for each other at most: the other side works on these while this one makes more. */
+const MOST_TOGETHER = 16;
+
 /**
  * Lines on their way into a socket. The first one of a turn of the event loop is written at once where nothing has been
- * written in the turn before; all others together, at the end of the turn.
+ * written in the turn before; the others together, at the end of the turn or when there are enough of them.
  */
 export class LineWriter {
   readonly #socket: Duplex;
@@ -26,6 +29,7 @@ export class LineWriter {
     if (this.#busy) {
       this.#lines.push(line);
       this.#chars += line.length;
+      if (this.#lines.length >= MOST_TOGETHER) this.#flush();
       return;
     }
     this.#busy = true;

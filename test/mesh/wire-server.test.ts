@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { MeshError } from "@chimpbase/mesh";
+import type { MeshError } from "@chimpbase/mesh";
 import type { ScopedContext } from "#mesh/contract/registration.js";
 import { EXECUTE_ACTION } from "#mesh/mesh/rpc-desk.js";
 import { until } from "../support/wait.js";
