@@ -23,7 +23,7 @@ test("the cache is seeded from the table, without this node and without the dead
   assert.deepEqual(peer.metadata, { zone: "eu", cpuLoad: 0.5 });
   assert.deepEqual(peer.services, [{ name: "users", version: 1, actions: [ACTION], events: [] }]);
   assert.ok(Object.isFrozen(peer) && Object.isFrozen(discovery.peers()));
-  assert.deepEqual({ ...discovery.candidate("a", ACTION) }, { nodeId: "a", advertisedUrl: "http://a", rpcPath: "/rpc", signed: false, cpuLoad: 0.5 });
+  assert.deepEqual({ ...discovery.candidate("a", ACTION) }, { nodeId: "a", advertisedUrl: "http://a", rpcPath: "/rpc", signed: false, wire: false, cpuLoad: 0.5 });
   assert.equal(discovery.candidate("a", "v1.users.remove"), undefined);
   assert.equal(discovery.candidate("b", ACTION), undefined);
   assert.ok(discovery.serves("v1.users") && discovery.serves(ACTION) && !discovery.serves("v2.users"));

@@ -48,7 +48,7 @@ test("a node writes its row first, then announces itself; it leaves in the same 
   assert.equal(row?.advertised_url, "http://self:1");
   assert.deepEqual(JSON.parse(row.services_json), services);
   const { cpuLoad, ...metadata } = JSON.parse(row.metadata_json) as Record<string, unknown>;
-  assert.deepEqual(metadata, { zone: "eu", $mesh: { protocol: 1, rev: 1, transport: "http", rpcPath: "/rpc", draining: false } });
+  assert.deepEqual(metadata, { zone: "eu", $mesh: { protocol: 1, rev: 1, transport: "http", rpcPath: "/rpc", draining: false, wire: 1 } });
   assert.ok(typeof cpuLoad === "number" && cpuLoad >= 0 && cpuLoad <= 1);
   await node.drain();
   assert.equal(JSON.parse((await read(fixture))!.metadata_json).$mesh.draining, true);
