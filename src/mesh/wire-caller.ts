@@ -85,14 +85,20 @@ export class CallerWire {
   probe(): void {
     if (this.#probe !== undefined || this.#ended) return;
     this.#writer.write(PING_LINE);
-    this.#probe = setTimeout(() => this.destroy(new Error(`no sign of life within ${PROBE_MS}ms`)), PROBE_MS);
+    const probe = setTimeout(() => {
+      // Where this node itself has been busy or frozen, the sign may be here: one turn of the event loop brings it in.
+      setImmediate(() => {
+        if (this.#probe === probe) this.destroy(new Error(`no sign of life within ${PROBE_MS}ms`));
+      });
+    }, PROBE_MS);
+    this.#probe = probe;
   }
 
   /** Ends the wire. What is under way on it fails, by the error of the connection where it had one. */
   destroy(error: Error): void {
     if (this.#ended) return;
     this.#ended = true;
-    clearTimeout(this.#probe);
+    this.#endProbe();
     this.#reader.stop();
     this.#socket.destroy();
     const cause = this.#error ?? error;
@@ -105,6 +111,11 @@ export class CallerWire {
     this.#options.onEnd();
   }
 
+  #endProbe(): void {
+    clearTimeout(this.#probe);
+    this.#probe = undefined;
+  }
+
   #takeBack(id: number): void {
     if (!this.#requests.delete(id)) return;
     this.#writer.write(cancelLine(id));
@@ -112,8 +123,7 @@ export class CallerWire {
   }
 
   #onData(chunk: Buffer): void {
-    if (this.#probe !== undefined) clearTimeout(this.#probe);
-    this.#probe = undefined;
+    if (this.#probe !== undefined) this.#endProbe();
     this.#options.onSign();
     this.#reader.push(chunk);
   }
