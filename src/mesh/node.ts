@@ -26,6 +26,8 @@ const QUERY_LIMIT_MS = { least: 1_000, most: 10_000 };
 const SETTLE = { mostMs: 500, readMs: 100 };
 /** How long a node that has left waits for its callers to close their connections. */
 const CALLERS_LIMIT_MS = 1_000;
+/** For all `@Stopped` hooks, and what is being registered. */
+const STOPPED_LIMIT_MS = 8_000;
 
 /** What exists between `ready` and `close`. */
 export interface RunningMesh {
@@ -119,7 +121,9 @@ export class MeshNode implements Reachability {
     this.closing.abort("the mesh is stopping");
     if (this.#announced) await running.presence.leave();
     await within(running.wire.server.callersGone(), CALLERS_LIMIT_MS);
-    await this.#set.stopAll(env);
+    if ((await within(this.#set.stopAll(env), STOPPED_LIMIT_MS)) === null) {
+      env.log.warn(`mesh services have not stopped within ${STOPPED_LIMIT_MS}ms: what their stopped hooks still do is left behind`);
+    }
     running.stopListening();
     await running.discovery.stop();
     await running.wire.close();

@@ -32,7 +32,7 @@ export function sendAnswer(response: ServerResponse, answer: RpcAnswer): void {
 /** Answers a request whose body has not been read to its end. */
 export function refuseUnread(request: IncomingMessage, response: ServerResponse, answer: RpcAnswer, lingering: Lingering): void {
   if (!isOpen(response)) return;
-  if (answer.close !== true && (request.complete || hasSmallBody(request))) sendAnswer(response, answer);
+  if (answer.close !== true && (request.complete || (response.shouldKeepAlive && hasSmallBody(request)))) sendAnswer(response, answer);
   else refuseAndClose(response, answer, lingering);
 }
 
