@@ -8,6 +8,8 @@ import type { Duplex } from "node:stream";
 /** A point in time by which a call must be over. Travels as a duration, lives on the monotonic clock. */
 export interface DeadlineView {
   readonly budgetMs: number;
+  /** When it is over, on the clock of `performance.now()`. */
+  readonly at: number;
   /** Never below 0. */
   remainingMs(): number;
 }

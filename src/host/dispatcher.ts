@@ -1,6 +1,6 @@
-import { randomUUID } from "node:crypto";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
+import { RequestIds } from "../pipeline/request-ids.js";
 import { defineContexts } from "./context.js";
 import type { Meta } from "../contract/context.js";
 import type { ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
@@ -12,6 +12,7 @@ export class HostDispatcher implements Dispatcher {
   readonly inFlight = new InFlight();
   readonly #services: ContextServices;
   readonly #contexts: ContextClasses;
+  readonly #requestIds = new RequestIds();
   #drain = new Cancellation();
 
   constructor(services: ContextServices, extensions: readonly ContextExtensionRegistration[]) {
@@ -32,17 +33,10 @@ export class HostDispatcher implements Dispatcher {
     }
   }
 
-  rootScope(overrides: Partial<Scope> = {}): Scope {
-    return {
-      requestId: overrides.requestId ?? randomUUID(),
-      meta: NO_META,
-      caller: null,
-      level: 0,
-      chain: null,
-      deadline: null,
-      cancellation: this.#drain,
-      ...overrides,
-    };
+  rootScope(overrides?: Partial<Scope>): Scope {
+    const requestId = overrides?.requestId ?? this.#requestIds.next();
+    const scope: Scope = { requestId, meta: NO_META, caller: null, level: 0, chain: null, deadline: null, cancellation: this.#drain };
+    return overrides === undefined ? scope : { ...scope, ...overrides, requestId };
   }
 
   context(scope: Scope): ScopedContext {

@@ -87,15 +87,40 @@ export class RegisteredService {
   }
 
   /** Counts from the moment when the call has found its action: validation may take its time, and the service waits for it. */
-  async #counted(handler: Target["handler"], validate: Target["validate"], ctx: ScopedContext, args: unknown): Promise<unknown> {
+  #counted(handler: Target["handler"], validate: Target["validate"], ctx: ScopedContext, args: unknown): unknown {
     this.#active++;
+    let result: unknown;
     try {
-      return await handler(ctx, validate === undefined ? args : await validate(args));
+      result = validate === undefined ? handler(ctx, args) : runChecked(handler, validate, ctx, args);
+    } catch (error) {
+      this.#uncount();
+      throw error;
+    }
+    if (isThenable(result)) return this.#countedUntil(result);
+    this.#uncount();
+    return result;
+  }
+
+  async #countedUntil(result: PromiseLike<unknown>): Promise<unknown> {
+    try {
+      return await result;
     } finally {
-      this.#active--;
-      if (this.#active === 0) this.#whenIdle?.();
+      this.#uncount();
     }
   }
+
+  #uncount(): void {
+    this.#active--;
+    if (this.#active === 0) this.#whenIdle?.();
+  }
+}
+
+async function runChecked(handler: Target["handler"], validate: NonNullable<Target["validate"]>, ctx: ScopedContext, args: unknown): Promise<unknown> {
+  return handler(ctx, await validate(args));
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as PromiseLike<unknown> | null | undefined)?.then === "function";
 }
 
 /** `self` of one run. `call` and `emit` are functions of their own, so that they may be taken off it. */

@@ -17,7 +17,7 @@ export interface RunLimits {
 export function settleWithin(work: Promise<unknown>, limits: RunLimits): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const { cancellation } = limits;
-    const entry = limits.wheel.add(limits.deadline.remainingMs(), () => {
+    const entry = limits.wheel.addAt(limits.deadline.at, () => {
       const error = timeoutError(limits.action, limits.deadline.budgetMs, { nodeId: limits.nodeId });
       reject(error);
       cancellation.abort(error);
