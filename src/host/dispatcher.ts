@@ -1,10 +1,12 @@
 import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
 import { RequestIds } from "../pipeline/request-ids.js";
+import { runChecked } from "../pipeline/run-checked.js";
+import { isThenable } from "../pipeline/thenable.js";
 import { defineContexts } from "./context.js";
 import type { Meta } from "../contract/context.js";
 import type { ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
-import type { ContextClasses, ContextServices } from "./context.js";
+import type { ContextClasses, ContextServices, HostContext } from "./context.js";
 
 const NO_META: Meta = Object.freeze({});
 
@@ -21,16 +23,37 @@ export class HostDispatcher implements Dispatcher {
   }
 
   async dispatch(target: Target, args: unknown, scope: Scope): Promise<unknown> {
+    return this.run(target, args, scope);
+  }
+
+  run(target: Target, args: unknown, scope: Scope): unknown {
     const Context = target.kind === "route" ? this.#contexts.Route : this.#contexts.Handler;
     const ctx = new Context(this.#services, scope, target.name);
     const run = new Run(target.name);
     this.inFlight.add(run);
+    let result: unknown;
     try {
-      return await target.handler(ctx, target.validate === undefined ? args : await target.validate(args));
-    } finally {
-      this.inFlight.remove(run);
-      ctx.end();
+      result = target.validate === undefined ? target.handler(ctx, args) : runChecked(target.handler, target.validate, ctx, args);
+    } catch (error) {
+      this.#end(run, ctx);
+      throw error;
     }
+    if (isThenable(result)) return this.#endWith(result, run, ctx);
+    this.#end(run, ctx);
+    return result;
+  }
+
+  async #endWith(result: PromiseLike<unknown>, run: Run, ctx: HostContext): Promise<unknown> {
+    try {
+      return await result;
+    } finally {
+      this.#end(run, ctx);
+    }
+  }
+
+  #end(run: Run, ctx: HostContext): void {
+    this.inFlight.remove(run);
+    ctx.end();
   }
 
   rootScope(overrides?: Partial<Scope>): Scope {

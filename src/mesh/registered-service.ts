@@ -1,4 +1,6 @@
 import { fullActionName } from "../contract/descriptor.js";
+import { isThenable } from "../pipeline/thenable.js";
+import { runChecked } from "../pipeline/run-checked.js";
 import { compileParams } from "../service/validation.js";
 import { publishPolicies } from "./declared-policy.js";
 import type { PublishedService } from "./declared-policy.js";
@@ -113,14 +115,6 @@ export class RegisteredService {
     this.#active--;
     if (this.#active === 0) this.#whenIdle?.();
   }
-}
-
-async function runChecked(handler: Target["handler"], validate: NonNullable<Target["validate"]>, ctx: ScopedContext, args: unknown): Promise<unknown> {
-  return handler(ctx, await validate(args));
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof (value as PromiseLike<unknown> | null | undefined)?.then === "function";
 }
 
 /** `self` of one run. `call` and `emit` are functions of their own, so that they may be taken off it. */
