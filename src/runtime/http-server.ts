@@ -180,7 +180,7 @@ class NodeHttpServer implements HttpServer {
 
   #answerNobodys({ request, response, late }: Exchange): void {
     const [status, body] = late ? ([503, STOPPING] as const) : ([404, NOT_FOUND] as const);
-    if (late && !request.complete) this.#refusals.answer(response, status, body);
+    if (late && !request.complete && hasBody(request)) this.#refusals.answer(response, status, body);
     else answerJson(response, status, body);
   }
 
@@ -276,6 +276,10 @@ function dropRest(request: IncomingMessage, mostBytes: number): void {
   };
   socket.once("close", end);
   request.removeAllListeners("data").resume();
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 }
 
 function isResponse(answer: unknown): answer is Response {
