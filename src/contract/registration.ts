@@ -8,6 +8,8 @@ import type { Duplex } from "node:stream";
 /** A point in time by which a call must be over. Travels as a duration, lives on the monotonic clock. */
 export interface DeadlineView {
   readonly budgetMs: number;
+  /** When it is over, on the clock of `performance.now()`. */
+  readonly at: number;
   /** Never below 0. */
   remainingMs(): number;
 }
@@ -62,6 +64,8 @@ export interface Target {
 /** The only way into any handler: context → validate → handler. Errors pass through unchanged. */
 export interface Dispatcher {
   dispatch(target: Target, args: unknown, scope: Scope): Promise<unknown>;
+  /** The same without a promise where the handler needs none: its result, or the promise of it; throws what the handler throws at once. */
+  run(target: Target, args: unknown, scope: Scope): unknown;
   /** A scope that starts a chain: new request id unless given, no deadline, cancelled only by the drain limit. */
   rootScope(overrides?: Partial<Scope>): Scope;
   /** A context outside any handler (the mesh client of the host). */

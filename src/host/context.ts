@@ -25,6 +25,8 @@ export type ContextClass = new (services: ContextServices, scope: Scope, name: s
 
 /** Longest wait for a pooled connection. */
 const ACQUIRE_TIMEOUT_MS = 5_000;
+/** Of the time that remains, what may be spent waiting for a connection: who has asked must hear of it before giving up. */
+const ACQUIRE_SHARE = 0.8;
 /** A statement is stopped so long after the deadline: by then the caller has been told of that, and not of the statement. */
 const AFTER_DEADLINE_MS = 500;
 /** The handler's own statements may take their time: a nightly report does. */
@@ -126,7 +128,7 @@ export class HostContext implements ScopedContext {
     if (deadline === null) return NO_DEADLINE;
     const remaining = deadline.remainingMs();
     if (remaining <= 0) throw new MeshTimeoutError(this.#name, deadline.budgetMs);
-    return { acquireTimeoutMs: Math.min(ACQUIRE_TIMEOUT_MS, remaining), answerTimeoutMs: remaining + AFTER_DEADLINE_MS };
+    return { acquireTimeoutMs: Math.min(ACQUIRE_TIMEOUT_MS, remaining * ACQUIRE_SHARE), answerTimeoutMs: remaining + AFTER_DEADLINE_MS };
   }
 
   /** @internal */

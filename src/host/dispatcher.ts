@@ -1,10 +1,12 @@
-import { randomUUID } from "node:crypto";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
+import { RequestIds } from "../pipeline/request-ids.js";
+import { runChecked } from "../pipeline/run-checked.js";
+import { isThenable } from "../pipeline/thenable.js";
 import { defineContexts } from "./context.js";
 import type { Meta } from "../contract/context.js";
 import type { ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
-import type { ContextClasses, ContextServices } from "./context.js";
+import type { ContextClasses, ContextServices, HostContext } from "./context.js";
 
 const NO_META: Meta = Object.freeze({});
 
@@ -12,6 +14,7 @@ export class HostDispatcher implements Dispatcher {
   readonly inFlight = new InFlight();
   readonly #services: ContextServices;
   readonly #contexts: ContextClasses;
+  readonly #requestIds = new RequestIds();
   #drain = new Cancellation();
 
   constructor(services: ContextServices, extensions: readonly ContextExtensionRegistration[]) {
@@ -20,29 +23,43 @@ export class HostDispatcher implements Dispatcher {
   }
 
   async dispatch(target: Target, args: unknown, scope: Scope): Promise<unknown> {
+    return this.run(target, args, scope);
+  }
+
+  run(target: Target, args: unknown, scope: Scope): unknown {
     const Context = target.kind === "route" ? this.#contexts.Route : this.#contexts.Handler;
     const ctx = new Context(this.#services, scope, target.name);
     const run = new Run(target.name);
     this.inFlight.add(run);
+    let result: unknown;
     try {
-      return await target.handler(ctx, target.validate === undefined ? args : await target.validate(args));
+      result = target.validate === undefined ? target.handler(ctx, args) : runChecked(target.handler, target.validate, ctx, args);
+    } catch (error) {
+      this.#end(run, ctx);
+      throw error;
+    }
+    if (isThenable(result)) return this.#endWith(result, run, ctx);
+    this.#end(run, ctx);
+    return result;
+  }
+
+  async #endWith(result: PromiseLike<unknown>, run: Run, ctx: HostContext): Promise<unknown> {
+    try {
+      return await result;
     } finally {
-      this.inFlight.remove(run);
-      ctx.end();
+      this.#end(run, ctx);
     }
   }
 
-  rootScope(overrides: Partial<Scope> = {}): Scope {
-    return {
-      requestId: overrides.requestId ?? randomUUID(),
-      meta: NO_META,
-      caller: null,
-      level: 0,
-      chain: null,
-      deadline: null,
-      cancellation: this.#drain,
-      ...overrides,
-    };
+  #end(run: Run, ctx: HostContext): void {
+    this.inFlight.remove(run);
+    ctx.end();
+  }
+
+  rootScope(overrides?: Partial<Scope>): Scope {
+    const requestId = overrides?.requestId ?? this.#requestIds.next();
+    const scope: Scope = { requestId, meta: NO_META, caller: null, level: 0, chain: null, deadline: null, cancellation: this.#drain };
+    return overrides === undefined ? scope : { ...scope, ...overrides, requestId };
   }
 
   context(scope: Scope): ScopedContext {

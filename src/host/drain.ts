@@ -35,6 +35,8 @@ export async function drain(options: DrainOptions): Promise<void> {
   });
   clearTimeout(patience);
   if (ended) return;
+  // Where the limit came first: what ignores it must not be joined by more.
+  http?.refuseNew();
   log.warn(`the drain limit of ${limitMs}ms is reached: what still runs is aborted`, { running: running(options) });
   engines.dispatcher.cancelAll(new MeshCancelledError(`the host stops, and its drain limit of ${limitMs}ms is reached`));
   await endsWithin(GRACE_MS, (signal) => untilIdle(options, signal));

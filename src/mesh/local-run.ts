@@ -1,5 +1,6 @@
 import { Deadline } from "../pipeline/deadline.js";
 import { settleWithin } from "../pipeline/bounded-run.js";
+import { isThenable } from "../pipeline/thenable.js";
 import type { Cancellation } from "../pipeline/cancellation.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { DeadlineView, Dispatcher, Scope } from "../contract/registration.js";
@@ -20,7 +21,18 @@ export interface LocalRunScope extends Omit<Scope, "deadline"> {
 export function runLocal(parts: LocalRunParts, action: LocalAction, args: unknown, given: LocalRunScope, deadline: DeadlineView): Promise<unknown> {
   const within = action.timeoutMs === undefined ? deadline : shorter(deadline, action.timeoutMs);
   const { requestId, meta, caller, level, chain, cancellation } = given;
-  const work = parts.dispatcher.dispatch(action.target, args, { requestId, meta, caller, level, chain, deadline: within, cancellation });
+  let work: unknown;
+  try {
+    work = parts.dispatcher.run(action.target, args, { requestId, meta, caller, level, chain, deadline: within, cancellation });
+  } catch (error) {
+    cancellation.dispose();
+    return Promise.reject(error);
+  }
+  // What has ended already needs no limits.
+  if (!isThenable(work)) {
+    cancellation.dispose();
+    return Promise.resolve(work);
+  }
   return settleWithin(work, { wheel: parts.wheel, deadline: within, cancellation, action: action.name, nodeId: parts.nodeId });
 }
 

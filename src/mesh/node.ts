@@ -26,6 +26,8 @@ const QUERY_LIMIT_MS = { least: 1_000, most: 10_000 };
 const SETTLE = { mostMs: 500, readMs: 100 };
 /** How long a node that has left waits for its callers to close their connections. */
 const CALLERS_LIMIT_MS = 1_000;
+/** For all `@Stopped` hooks, and what is being registered. */
+const STOPPED_LIMIT_MS = 8_000;
 
 /** What exists between `ready` and `close`. */
 export interface RunningMesh {
@@ -117,11 +119,13 @@ export class MeshNode implements Reachability {
     // Also where the start failed, and nothing was drained.
     this.#ended = this.#refuses = true;
     this.closing.abort("the mesh is stopping");
-    // The host's drain does not know of requests on wires that wait for their turn, or whose answers are being written.
-    await within(running.rpc.server.idle(), CALLERS_LIMIT_MS);
     if (this.#announced) await running.presence.leave();
-    await within(running.rpc.server.callersGone(), CALLERS_LIMIT_MS);
-    await this.#set.stopAll(env);
+    const { server } = running.rpc;
+    // The host's drain does not know of requests on wires that wait for their turn, or whose answers are being written.
+    await within(Promise.all([server.idle(), server.callersGone()]), CALLERS_LIMIT_MS);
+    if ((await within(this.#set.stopAll(env), STOPPED_LIMIT_MS)) === null) {
+      env.log.warn(`mesh services have not stopped within ${STOPPED_LIMIT_MS}ms: what their stopped hooks still do is left behind`);
+    }
     running.stopListening();
     await running.discovery.stop();
     await running.rpc.close();

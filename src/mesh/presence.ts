@@ -3,6 +3,7 @@ import { now } from "../pipeline/deadline.js";
 import { CpuLoad } from "./cpu-load.js";
 import { checkMeta, clampLoad, MESH_KEY, PROTOCOL, WIRE_VERSION } from "./metadata.js";
 import { INFO_EVENTS } from "./info-events.js";
+import { notRunning } from "./not-running.js";
 import { within } from "../pipeline/time-limit.js";
 import type { MeshMetadata } from "./metadata.js";
 import type { Registry } from "./registry.js";
@@ -46,6 +47,7 @@ export class Presence {
   #rev = 0;
   #draining = false;
   #beating = false;
+  #left = false;
   #failing = false;
   #telling = false;
   #lastWrite: Promise<unknown> = Promise.resolve();
@@ -97,7 +99,7 @@ export class Presence {
     this.#beating = false;
     clearTimeout(this.#timer);
     try {
-      const removed = await within(this.#inTurn(() => this.#options.registry.remove(this.#options.nodeId)), FAREWELL_LIMIT_MS);
+      const removed = await within(this.#inTurn(() => this.#remove()), FAREWELL_LIMIT_MS);
       if (removed === null) throw hanging();
       await within(this.#tell(INFO_EVENTS.leave), TELL_LIMIT_MS);
     } catch (error) {
@@ -129,8 +131,15 @@ export class Presence {
     return turn;
   }
 
+  /** A service that is being registered when the node stops must not bring the row back. */
+  #remove(): Promise<unknown> {
+    this.#left = true;
+    return this.#options.registry.remove(this.#options.nodeId);
+  }
+
   /** Resolves with true where the row had been swept. */
   async #write(): Promise<boolean> {
+    if (this.#left) throw notRunning(true);
     const { nodeId, registry, services } = this.#options;
     const first = this.#startedAtMs === null;
     const written = await registry.write({

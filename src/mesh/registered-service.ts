@@ -1,4 +1,6 @@
 import { fullActionName } from "../contract/descriptor.js";
+import { isThenable } from "../pipeline/thenable.js";
+import { runChecked } from "../pipeline/run-checked.js";
 import { compileParams } from "../service/validation.js";
 import { publishPolicies } from "./declared-policy.js";
 import type { PublishedService } from "./declared-policy.js";
@@ -87,14 +89,31 @@ export class RegisteredService {
   }
 
   /** Counts from the moment when the call has found its action: validation may take its time, and the service waits for it. */
-  async #counted(handler: Target["handler"], validate: Target["validate"], ctx: ScopedContext, args: unknown): Promise<unknown> {
+  #counted(handler: Target["handler"], validate: Target["validate"], ctx: ScopedContext, args: unknown): unknown {
     this.#active++;
+    let result: unknown;
     try {
-      return await handler(ctx, validate === undefined ? args : await validate(args));
-    } finally {
-      this.#active--;
-      if (this.#active === 0) this.#whenIdle?.();
+      result = validate === undefined ? handler(ctx, args) : runChecked(handler, validate, ctx, args);
+    } catch (error) {
+      this.#uncount();
+      throw error;
     }
+    if (isThenable(result)) return this.#countedUntil(result);
+    this.#uncount();
+    return result;
+  }
+
+  async #countedUntil(result: PromiseLike<unknown>): Promise<unknown> {
+    try {
+      return await result;
+    } finally {
+      this.#uncount();
+    }
+  }
+
+  #uncount(): void {
+    this.#active--;
+    if (this.#active === 0) this.#whenIdle?.();
   }
 }
 

@@ -210,8 +210,8 @@ class RpcClient implements RpcTransport {
 
   /** The error in place of an answer that anybody may have given. Nothing of the answer is believed. */
   #distrust({ nodeId, advertisedUrl }: PeerConnections, action: string, { status, signature }: RawAnswer): MeshError {
-    if (status === 401 && signature === null) return new MeshUnauthorizedError(refusedUnsigned(nodeId, advertisedUrl), { nodeId });
     this.#options.suspect(nodeId);
+    if (status === 401 && signature === null) return new MeshUnauthorizedError(refusedUnsigned(nodeId, advertisedUrl), { nodeId });
     const what = signature === null ? "without a signature" : "with a signature that does not fit";
     const message = `mesh peer ${nodeId} at ${advertisedUrl} answered ${status} to ${action} ${what}: it cannot be told who answered`;
     return new MeshCallError(message, { code: "BAD_SIGNATURE", nodeId });

@@ -34,7 +34,7 @@ export function sendAnswer(response: ServerResponse, answer: RpcAnswer): void {
 /** Answers a request whose body has not been read to its end. */
 export function refuseUnread(request: IncomingMessage, response: ServerResponse, answer: RpcAnswer, lingering: Lingering): void {
   if (!isOpen(response)) return;
-  if (answer.close !== true && (request.complete || hasSmallBody(request))) sendAnswer(response, answer);
+  if (answer.close !== true && isCheap(request, response)) sendAnswer(response, answer);
   else refuseAndClose(response, answer, lingering);
 }
 
@@ -56,9 +56,12 @@ function headersOf({ body, allow, signature }: RpcAnswer): string[] {
   return headers;
 }
 
-function hasSmallBody(request: IncomingMessage): boolean {
+/** Nothing is left to read, or so little that the connection can be kept; one that is not kept would be reset over it. */
+function isCheap(request: IncomingMessage, response: ServerResponse): boolean {
+  if (request.complete) return true;
   if (request.headers["transfer-encoding"] !== undefined) return false;
-  return !(declaredLength(request) > CHEAPLY_DROPPED);
+  const length = declaredLength(request) || 0;
+  return length === 0 || (response.shouldKeepAlive && length <= CHEAPLY_DROPPED);
 }
 
 /** A response without a socket is open too: that of a pipelined request whose turn has not come. */

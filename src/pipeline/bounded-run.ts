@@ -14,10 +14,10 @@ export interface RunLimits {
 }
 
 /** Settles as `work` does, or rejects at the deadline or on cancellation, whichever is first. What comes later is dropped. */
-export function settleWithin(work: Promise<unknown>, limits: RunLimits): Promise<unknown> {
+export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const { cancellation } = limits;
-    const entry = limits.wheel.add(limits.deadline.remainingMs(), () => {
+    const entry = limits.wheel.addAt(limits.deadline.at, () => {
       const error = timeoutError(limits.action, limits.deadline.budgetMs, { nodeId: limits.nodeId });
       reject(error);
       cancellation.abort(error);

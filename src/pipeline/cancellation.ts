@@ -2,6 +2,13 @@ import type { CancellationView } from "../contract/registration.js";
 
 type Listener = (reason: unknown) => void;
 
+interface Link {
+  readonly listener: Listener;
+  older: Link | null;
+  newer: Link | null;
+  gone: boolean;
+}
+
 /**
  * A tree of cancellations that allocates nothing until somebody looks. A child links itself to its parent on the first
  * observation only, and must be `dispose`d when its work ends so that a long-lived parent does not hold on to it.
@@ -10,7 +17,9 @@ type Listener = (reason: unknown) => void;
 export class Cancellation implements CancellationView {
   readonly #parent: CancellationView | undefined;
   #unlink: (() => void) | undefined;
-  #listeners: Set<Listener> | undefined;
+  /** Listeners, linked: adding and removing one cost a few assignments. */
+  #oldest: Link | null = null;
+  #newest: Link | null = null;
   #controller: AbortController | undefined;
   #aborted = false;
   #disposed = false;
@@ -42,10 +51,11 @@ export class Cancellation implements CancellationView {
     this.#aborted = true;
     this.#reason = reason;
     this.dispose();
-    const listeners = this.#listeners;
-    this.#listeners = undefined;
     this.#controller?.abort(reason);
-    if (listeners !== undefined) for (const listener of listeners) listener(reason);
+    for (let link = this.#oldest; link !== null; link = this.#oldest) {
+      this.#remove(link);
+      link.listener(reason);
+    }
   }
 
   onAbort(listener: Listener): () => void {
@@ -54,11 +64,11 @@ export class Cancellation implements CancellationView {
       listener(this.reason);
       return () => undefined;
     }
-    // Wrapped, so that one function added twice is two listeners, each with a removal of its own.
-    const entry: Listener = (reason) => listener(reason);
-    const listeners = (this.#listeners ??= new Set());
-    listeners.add(entry);
-    return () => void listeners.delete(entry);
+    const link: Link = { listener, older: this.#newest, newer: null, gone: false };
+    if (this.#newest === null) this.#oldest = link;
+    else this.#newest.newer = link;
+    this.#newest = link;
+    return () => this.#remove(link);
   }
 
   /** Lets go of the parent, for good. What has been aborted stays aborted. */
@@ -66,6 +76,15 @@ export class Cancellation implements CancellationView {
     this.#disposed = true;
     this.#unlink?.();
     this.#unlink = undefined;
+  }
+
+  #remove(link: Link): void {
+    if (link.gone) return;
+    link.gone = true;
+    if (link.newer === null) this.#newest = link.older;
+    else link.newer.older = link.older;
+    if (link.older === null) this.#oldest = link.newer;
+    else link.older.newer = link.newer;
   }
 
   #link(): void {

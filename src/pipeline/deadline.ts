@@ -15,8 +15,9 @@ export class Deadline implements DeadlineView {
 
   /** The sooner of `parent`'s end and `budgetMs` from now. The budget that messages name is in whole ms. */
   static within(parent: DeadlineView | null, budgetMs: number): Deadline {
-    const remaining = parent === null ? budgetMs : Math.min(budgetMs, parent.remainingMs());
-    return new Deadline(Math.ceil(remaining), now() + remaining);
+    const from = now();
+    const remaining = parent === null ? budgetMs : Math.min(budgetMs, Math.max(0, parent.at - from));
+    return new Deadline(Math.ceil(remaining), from + remaining);
   }
 
   remainingMs(): number {

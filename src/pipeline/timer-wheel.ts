@@ -9,7 +9,7 @@ export interface WheelEntry {
 }
 
 /**
- * Timers in coarse buckets: adding and cancelling cost a set operation, and one `setTimeout` at a time serves them all
+ * Timers in coarse buckets: adding and cancelling cost a few assignments, and one `setTimeout` at a time serves them all
  * (after Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, with a map in place of the ring). A callback
  * runs at its time or up to one tick of 8 ms later, never before.
  *
@@ -24,7 +24,12 @@ export class TimerWheel {
 
   /** Runs `callback` in `delayMs`. It must not throw. */
   add(delayMs: number, callback: () => void): WheelEntry {
-    const tick = Math.ceil((now() + delayMs) / TICK_MS);
+    return this.addAt(now() + delayMs, callback);
+  }
+
+  /** Runs `callback` at `atMs` on the clock of `now()`. It must not throw. */
+  addAt(atMs: number, callback: () => void): WheelEntry {
+    const tick = Math.ceil(atMs / TICK_MS);
     let bucket = this.#buckets.get(tick);
     if (bucket === undefined) this.#buckets.set(tick, (bucket = new Bucket()));
     const entry = new Entry(this, bucket, callback);
@@ -75,7 +80,7 @@ export class TimerWheel {
     const due: number[] = [];
     for (const [tick, bucket] of this.#buckets) {
       if (tick <= current) due.push(tick);
-      else if (bucket.size === 0) this.#buckets.delete(tick);
+      else if (bucket.isEmpty) this.#buckets.delete(tick);
       else next = Math.min(next, tick);
     }
     if (next !== Infinity) this.#sleepUntil(next);
@@ -86,8 +91,7 @@ export class TimerWheel {
   #run(tick: number): void {
     const bucket = this.#buckets.get(tick);
     if (bucket === undefined) return;
-    for (const entry of bucket) {
-      bucket.delete(entry);
+    for (let entry = bucket.shift(); entry !== null; entry = bucket.shift()) {
       this.#pending--;
       entry.callback();
     }
@@ -95,10 +99,50 @@ export class TimerWheel {
   }
 }
 
-class Bucket extends Set<Entry> {}
+/** A list of entries that are linked by themselves. */
+class Bucket {
+  #first: Entry | null = null;
+  #last: Entry | null = null;
+
+  get isEmpty(): boolean {
+    return this.#first === null;
+  }
+
+  add(entry: Entry): void {
+    entry.previous = this.#last;
+    if (this.#last === null) this.#first = entry;
+    else this.#last.next = entry;
+    this.#last = entry;
+  }
+
+  /** False where it was not there any more. */
+  delete(entry: Entry): boolean {
+    if (entry.gone) return false;
+    entry.gone = true;
+    if (entry.previous === null) this.#first = entry.next;
+    else entry.previous.next = entry.next;
+    if (entry.next === null) this.#last = entry.previous;
+    else entry.next.previous = entry.previous;
+    return true;
+  }
+
+  /** Takes the first one out; null where there is none. */
+  shift(): Entry | null {
+    const first = this.#first;
+    if (first !== null) this.delete(first);
+    return first;
+  }
+
+  clear(): void {
+    while (this.shift() !== null);
+  }
+}
 
 class Entry implements WheelEntry {
   readonly callback: () => void;
+  previous: Entry | null = null;
+  next: Entry | null = null;
+  gone = false;
   readonly #wheel: TimerWheel;
   readonly #bucket: Bucket;
 

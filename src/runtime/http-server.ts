@@ -60,6 +60,13 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   return new NodeHttpServer(options);
 }
 
+const NOT_FOUND = { ok: false, error: "not found" };
+const STOPPING = { ok: false, error: "this host is stopping", code: "OVERLOADED" };
+/** Also the time in which the client can read its answer. */
+const DROP_LOOK_MS = 250;
+
+function ignore(): void {}
+
 /** One request under way. What only web routes need is made when the first one is reached. */
 class Exchange extends Run {
   readonly request: IncomingMessage;
@@ -68,7 +75,7 @@ class Exchange extends Run {
   scope: RequestScope | undefined;
   webRequest: Request | undefined;
   ended = false;
-  /** Came after `refuseNew`: nothing but a raw route may still know what to say. */
+  /** Came after `refuseNew`: only raw routes may still know what to say. Nobody waits for its end. */
   readonly late: boolean;
 
   constructor(request: IncomingMessage, response: ServerResponse, late: boolean) {
@@ -146,12 +153,15 @@ class NodeHttpServer implements HttpServer {
 
   #onUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
     // The server has let go of the socket: from here on an error of it would have no listener.
-    socket.on("error", () => undefined);
+    socket.on("error", ignore);
     this.#pipelines.afterAnswers(socket, () => {
       // Node's limit for the time between two requests.
       socket.setTimeout(0);
       const protocol = chosenProtocol(request, this.#protocols);
-      if (protocol === undefined) return reinject(this.#server, request, socket, head);
+      if (protocol === undefined) {
+        socket.off("error", ignore);
+        return reinject(this.#server, request, socket, head);
+      }
       void this.#handle(request, responseTo(request, socket), { protocol, socket, head });
     });
   }
@@ -162,10 +172,16 @@ class NodeHttpServer implements HttpServer {
     if (fault !== null) return this.#refusals.answer(response, fault.status, { ok: false, error: fault.error });
     try {
       for (const route of this.#options.routes) if (await this.#offer(route, exchange, upgrade)) return;
-      answerJson(response, 404, { ok: false, error: "not found" });
+      this.#answerNobodys(exchange);
     } catch (error) {
       this.#answerError(error, exchange);
     }
+  }
+
+  #answerNobodys({ request, response, late }: Exchange): void {
+    const [status, body] = late ? ([503, STOPPING] as const) : ([404, NOT_FOUND] as const);
+    if (late && !request.complete && hasBody(request)) this.#refusals.answer(response, status, body);
+    else answerJson(response, status, body);
   }
 
   /** Not even an error that throws when it is looked at leaves a request without an end. */
@@ -181,7 +197,7 @@ class NodeHttpServer implements HttpServer {
 
   #begin(request: IncomingMessage, response: ServerResponse): Exchange {
     const exchange = new Exchange(request, response, this.#refusing);
-    this.inFlight.add(exchange);
+    if (!exchange.late) this.inFlight.add(exchange);
     // An error of the connection is followed by its close, which is where it is dealt with.
     response.on("error", () => undefined);
     response.on("close", () => this.#end(exchange));
@@ -196,11 +212,12 @@ class NodeHttpServer implements HttpServer {
     exchange.ended = true;
     if (!exchange.response.writableFinished) exchange.cancellation?.abort(new MeshCancelledError("the client closed the connection"));
     exchange.cancellation?.dispose();
-    this.inFlight.remove(exchange);
-    if (exchange.webRequest !== undefined) discardRest(exchange.request);
+    if (!exchange.late) this.inFlight.remove(exchange);
+    if (!exchange.request.complete && exchange.response.shouldKeepAlive && !exchange.request.socket.destroyed) dropRest(exchange.request, this.#options.maxBodyBytes);
   }
 
   async #offer(route: HttpRoute, exchange: Exchange, upgrade: Upgrade | undefined): Promise<boolean> {
+    if (exchange.late && route.kind !== "raw-route") return false;
     if (route.kind === "route") return this.#offerWeb(route, exchange);
     if (route.kind === "upgrade") return upgrade?.protocol === route.protocol.toLowerCase() && this.#offerUpgrade(route, exchange, upgrade);
     return upgrade === undefined && route.handler(exchange.request, exchange.response, this.#options.env);
@@ -208,10 +225,6 @@ class NodeHttpServer implements HttpServer {
 
   async #offerWeb(route: WebRoute, exchange: Exchange): Promise<boolean> {
     const { request, response } = exchange;
-    if (exchange.late) {
-      answerJson(response, 503, { ok: false, error: "this host is stopping", code: "OVERLOADED" });
-      return true;
-    }
     const scope = (exchange.scope ??= this.#scopeOf(exchange));
     exchange.webRequest ??= toWebRequest(request, scope.cancellation.signal, this.#url, this.#options.maxBodyBytes);
     const answer = await this.#options.dispatcher.dispatch(route.target, exchange.webRequest, scope);
@@ -245,11 +258,28 @@ class NodeHttpServer implements HttpServer {
   }
 }
 
-/** A body that its route has read in part would hold up the next request of the connection. */
-function discardRest(request: IncomingMessage): void {
-  if (request.complete) return;
-  request.removeAllListeners("data");
-  request.resume();
+/**
+ * What is left of the body of a request that has been answered is read and dropped, since it holds up the next one of the connection.
+ * Of more than the longest body there may be no end: it costs the connection. Counted at the socket: Node itself drops what nobody reads.
+ */
+function dropRest(request: IncomingMessage, mostBytes: number): void {
+  const { socket } = request;
+  const limit = socket.bytesRead + mostBytes;
+  const look = (): void => {
+    if (request.complete) end();
+    else if (socket.bytesRead > limit) socket.destroy();
+  };
+  const timer = setInterval(look, DROP_LOOK_MS);
+  const end = (): void => {
+    clearInterval(timer);
+    socket.off("close", end);
+  };
+  socket.once("close", end);
+  request.removeAllListeners("data").resume();
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 }
 
 function isResponse(answer: unknown): answer is Response {

@@ -10,7 +10,7 @@ const emit = (seq: number, more: Partial<Emit> = {}): Emit =>
 const effect = (seq: number, more: Partial<Effect> = {}): Effect => ({ kind: "effect", event: "balanced", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
 const heard = (seq: number, more: Partial<Heard> = {}): Heard => ({ kind: "heard", event: "broadcast", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
 const call = (more: Partial<Call> = {}): Call =>
-  ({ kind: "call", node: "n1", attempts: 0, startedAt: 10_000, endedAt: 10_010, ranOn: "n2", error: null, retryable: null, ...more });
+  ({ kind: "call", node: "n1", attempts: 0, startedAt: 10_000, endedAt: 10_010, ranOn: "n2", error: null, retryable: null, failedOn: null, ...more });
 const query = (more: Partial<Query> = {}): Query => ({ kind: "query", node: "n1", startedAt: 0, endedAt: 5, error: null, ...more });
 const step = (change: Transition["change"], more: Partial<Transition> = {}): Transition =>
   ({ kind: "transition", job: "1", change, by: "n1", holder: "id1", successor: null, kept: false, expired: false, at: 0, ...more });

@@ -1,4 +1,5 @@
-import { createServer, type AddressInfo } from "node:net";
+import { randomInt } from "node:crypto";
+import { createServer } from "node:net";
 import { ScriptProcess } from "../cluster/process.js";
 import { until } from "../support/wait.js";
 import { Link } from "./link.js";
@@ -8,6 +9,8 @@ import type { Load, NodeCommands, NodeConfig, Report } from "./protocol.js";
 
 /** Of the clocks of nodes that run: ten minutes ahead, behind, right. An heir gets that of the one before it. */
 const CLOCKS_MS = [600_000, -600_000, 0];
+/** Below those that systems give to sockets that ask for none, with room above for all nodes of a run. */
+const OWN_PORTS = [20_000, 32_000] as const;
 const SCRIPT = new URL("./node.js", import.meta.url);
 
 /** A node in its own process. Everyone reaches it over `http`, and it reaches the database over `postgres`. */
@@ -53,6 +56,7 @@ export class FaultCluster {
   readonly #history: History;
   readonly #onCrash: (name: string) => void;
   readonly #all: FaultNode[] = [];
+  #lastPort = randomInt(...OWN_PORTS);
 
   /** `onCrash` is told of each node whose process ends without having been told to. */
   constructor(postgres: FaultyPostgres, databaseUrl: string, rpcAuth: NodeConfig["rpcAuth"], history: History, onCrash: (name: string) => void) {
@@ -74,7 +78,7 @@ export class FaultCluster {
   }
 
   async add(more: Partial<NodeConfig> = {}): Promise<FaultNode> {
-    const port = await freePort();
+    const port = await this.#freePort();
     const http = await Link.to(() => port);
     const postgres = await Link.to(() => this.#postgres.port);
     const config = {
@@ -89,6 +93,12 @@ export class FaultCluster {
     const node = new FaultNode(config, http, postgres, this.#history, this.#onCrash);
     this.#all.push(node);
     return node.start();
+  }
+
+  /** Told to all before the node has it, so it must be none that the system gives to anybody else meanwhile. */
+  async #freePort(): Promise<number> {
+    const port = ++this.#lastPort;
+    return (await isFree(port)) ? port : this.#freePort();
   }
 
   #freeClock(): number {
@@ -127,10 +137,9 @@ export class FaultCluster {
   }
 }
 
-async function freePort(): Promise<number> {
+async function isFree(port: number): Promise<boolean> {
   const server = createServer();
-  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  const free = await new Promise<boolean>((resolve) => server.once("error", () => resolve(false)).listen(port, "127.0.0.1", () => resolve(true)));
+  if (free) await new Promise((resolve) => server.close(resolve));
+  return free;
 }

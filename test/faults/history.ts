@@ -16,6 +16,8 @@ export interface Call {
   readonly error: string | null;
   /** What the error says of itself; null where there is none. */
   readonly retryable: boolean | null;
+  /** Id of the node that the error names. */
+  readonly failedOn: string | null;
 }
 
 /** One call of a local action that asks the database one question. */

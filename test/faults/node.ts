@@ -83,6 +83,7 @@ interface Outcome<T> {
   readonly endedAt: number;
   readonly error: string | null;
   readonly retryable: boolean | null;
+  readonly failedOn: string | null;
   readonly value: T | null;
 }
 
@@ -90,10 +91,10 @@ async function outcome<T>(work: () => Promise<T>): Promise<Outcome<T>> {
   const startedAt = now();
   try {
     const value = await work();
-    return { startedAt, endedAt: now(), error: null, retryable: null, value };
+    return { startedAt, endedAt: now(), error: null, retryable: null, failedOn: null, value };
   } catch (error) {
-    const { code, message, retryable = null } = error as Error & { code?: string; retryable?: boolean };
-    return { startedAt, endedAt: now(), error: code === "ROLLED_BACK" ? code : `${code}: ${message}`, retryable, value: null };
+    const { code, message, retryable = null, nodeId: failedOn = null } = error as Error & { code?: string; retryable?: boolean; nodeId?: string };
+    return { startedAt, endedAt: now(), error: code === "ROLLED_BACK" ? code : `${code}: ${message}`, retryable, failedOn, value: null };
   }
 }
 

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
 import { test } from "node:test";
 import pg from "pg";
-import { action, onStart, onStop, route, subscription, worker, type Context, type RouteEnv } from "@chimpbase/mesh";
+import { action, cron, onStart, onStop, route, subscription, worker, type Context, type RouteEnv } from "@chimpbase/mesh";
 import { makeHost } from "../support/host.js";
 import { until } from "../support/wait.js";
 
@@ -88,7 +88,7 @@ test("a handler that ignores its signal does not keep stop from ending", async (
   await host.start();
   const begun = performance.now();
   await host.stop();
-  assert.ok(performance.now() - begun < 8_000);
+  assert.ok(performance.now() - begun < 3_000);
   open();
 });
 
@@ -164,4 +164,60 @@ test("while plugins drain, a host claims no more jobs and has given back those t
   plugins.open();
   await stopping;
   assert.equal(begun, 1);
+});
+
+test("once the drain has ended, livez still answers 200, raw routes are asked, and everything else is told that the host stops", async (t) => {
+  const { host } = await makeHost(t);
+  const statuses: Record<string, number> = {};
+  const ask = async (path: string): Promise<void> => void (statuses[path] = (await fetch(`${host.url}${path}`)).status);
+  host.register(
+    route("guard", () => new Response("guarded", { status: 401 })),
+    { kind: "raw-route", name: "raw", handler: (request, response) => request.url === "/raw" && (response.end("raw"), true) },
+    onStop(() => Promise.all(["/livez", "/readyz", "/raw", "/other"].map(ask)).then(() => undefined)),
+  );
+  await host.start();
+  await host.stop();
+  assert.deepEqual(statuses, { "/livez": 200, "/readyz": 503, "/raw": 200, "/other": 503 });
+});
+
+test("where the drain limit is reached first, web routes are not joined by more requests", async (t) => {
+  const { host } = await makeHost(t, { drainTimeoutMs: 50 });
+  const { opened, open } = gate();
+  let late = 0;
+  host.register(
+    route("any", () => new Response("served")),
+    action("deaf", () => opened),
+    onStart((ctx) => void ctx.action("deaf")),
+    onStop(async () => { late = (await fetch(host.url as string)).status; }),
+  );
+  await host.start();
+  await host.stop();
+  assert.equal(late, 503);
+  open();
+});
+
+test("a drain that lasts says after a second what it waits for, serves web routes meanwhile, and fires no cron", async (t) => {
+  const { host, lines } = await makeHost(t);
+  const { opened, open } = gate();
+  let fired = 0;
+  host.register(
+    route("any", (request) => (request.url.endsWith("/any") ? new Response("served") : null)),
+    cron("tick", "* * * * * *", () => void fired++),
+    action("patient", () => opened),
+    onStart((ctx) => void ctx.action("patient")),
+  );
+  await host.start();
+  await until(() => fired > 0);
+  const stopping = host.stop();
+  await until(async () => (await fetch(`${host.url}/readyz`)).status === 503);
+  const before = fired;
+  const said = (): string[] | undefined => lines.find(({ msg }) => msg.includes("the drain waits"))?.["running"] as string[] | undefined;
+  await until(said);
+  assert.equal((await fetch(`${host.url}/any`)).status, 200);
+  assert.match(said()!.join(), /patient \(\d+ ms\)/);
+  const beganAt = performance.now();
+  await until(() => performance.now() - beganAt > 1_100, { message: "a second has passed" });
+  assert.equal(fired, before);
+  open();
+  await stopping;
 });

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { chimpbaseMesh, createHost, onStop, route, service } from "@chimpbase/mesh";
 
-// A node for signals.test.ts: serves RPC and HTTP, and says at its end how many requests its handlers have begun.
+// A node for drain-under-load.test.ts: serves RPC and HTTP, and says at its end how many requests its handlers have begun.
 let begun = 0;
 const host = createHost({ name: "child", server: { port: 0 }, secrets: { values: { MESH_TOKEN: "t0ken" } }, logger: { level: "silent" } });
 host.register(

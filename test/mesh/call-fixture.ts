@@ -24,6 +24,10 @@ export class TestDispatcher implements Dispatcher {
     return target.handler(this.context(scope), target.validate === undefined ? args : await target.validate(args));
   }
 
+  run(target: Target, args: unknown, scope: Scope): unknown {
+    return this.dispatch(target, args, scope);
+  }
+
   /** As the host's dispatcher does: what starts afterwards is not cancelled. */
   cancelAll(reason: Error): void {
     const { drain } = this;

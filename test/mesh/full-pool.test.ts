@@ -55,3 +55,22 @@ test("while jobs hold every pooled connection, no lease is lost, jobs settle, an
   assert.deepEqual([...runs].sort(), ["plain false", "plain true", "transactional 0", "transactional 1", "transactional 2"]);
   assert.ok(!fixture.logs.some((line) => /was lost|taken over/.test(line)), fixture.logs.join(""));
 });
+
+test("a caller on another node is told that the pool is full, before its deadline", async () => {
+  await using fixture = await MeshFixture.open();
+  let release = (): void => undefined;
+  const held = new Promise<void>((resolve) => (release = resolve));
+  let holding = false;
+  const asked = service({ name: "asked", actions: {
+    hold: (ctx: Context) => ctx.transaction(() => { holding = true; return held; }),
+    ask: (ctx: Context) => ctx.db.query("SELECT 1"),
+  } });
+  await fixture.started([asked], mesh, options(fixture.url, 1));
+  const caller = await fixture.started([probe], mesh);
+  await caller.mesh.waitFor("v1.asked");
+  const hold = caller.mesh.call("v1.asked.hold", {}, { timeoutMs: 20_000 });
+  await until(() => holding);
+  await assert.rejects(caller.mesh.call("v1.asked.ask", {}, { timeoutMs: 2_000 }), { code: "OVERLOADED" });
+  release();
+  await hold;
+});

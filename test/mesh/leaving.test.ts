@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { service } from "@chimpbase/mesh";
+import { chimpbaseMesh, onStop, route, service } from "@chimpbase/mesh";
 import type { Context, Host } from "@chimpbase/mesh";
 import { until } from "../support/wait.js";
 import { MeshFixture } from "./mesh-fixture.js";
@@ -106,4 +106,71 @@ test("calls to a node that stops go to another once it refuses, also where they 
   while (!stopped) servedBy.push(...(await Promise.all(Array.from({ length: 4 }, () => caller.mesh.call("v1.twin.who")))));
   await stopping;
   assert.equal(servedBy.at(-1), staying.nodeId);
+});
+
+test("a handler that is under way while its node stops still calls other nodes and emits", async () => {
+  await using mesh = await MeshFixture.open();
+  const heard: unknown[] = [];
+  const other = service({ name: "other", version: 1, actions: { ask: () => "answer" }, events: { "leaver.said": (_ctx: Context, payload: unknown) => void heard.push(payload) } });
+  const watcher = await mesh.started([other]);
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  let begun = false;
+  const slow = service({ name: "slow", version: 1, actions: {
+    run: async (ctx: Context) => {
+      begun = true;
+      await gate;
+      await ctx.mesh.emit("leaver.said", "goodbye");
+      return ctx.mesh.call("v1.other.ask");
+    },
+    quick: () => null,
+  } });
+  const leaving = await mesh.started([slow]);
+  await leaving.mesh.waitFor("v1.other");
+  await watcher.mesh.waitFor("v1.slow");
+  const call = watcher.mesh.call("v1.slow.run");
+  await until(() => begun);
+  const stopped = leaving.stop();
+  await until(async () => (await post(leaving, "v1.slow.quick")).status === 503);
+  go();
+  assert.equal(await call, "answer");
+  await stopped;
+  await until(() => heard.length > 0);
+  assert.deepEqual(heard, ["goodbye"]);
+});
+
+test("a call that comes late to a node with a web route before its mesh still learns that it was not begun", async () => {
+  await using mesh = await MeshFixture.open();
+  const answers: Answer[] = [];
+  const { definition } = held();
+  const leaving = mesh.bare(
+    { kind: "plugin", name: "web", dependsOn: [], registrations: [route("web", () => null), onStop(async () => void answers.push(await post(leaving, "v1.held.quick")))] },
+  );
+  leaving.register(chimpbaseMesh({ services: [definition], meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0" }));
+  await leaving.start();
+  await leaving.stop();
+  assert.deepEqual(answers, [{ status: 503, undelivered: true }]);
+});
+
+test("a service that is being registered when its node stops does not bring the node's row back", async () => {
+  await using mesh = await MeshFixture.open();
+  const leaving = await mesh.started([held().definition], {}, { drainTimeoutMs: 20 });
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  let starting = false;
+  const registered = codeOf(leaving.mesh.register(service({ name: "late", version: 1, actions: {}, started: () => { starting = true; return gate; } })));
+  await until(() => starting);
+  const stopped = leaving.stop();
+  await until(async () => (await rows(mesh)).length === 0);
+  go();
+  assert.equal(await registered, "MESH_NOT_RUNNING");
+  await stopped;
+  assert.deepEqual(await rows(mesh), []);
+});
+
+test("a stopped hook that never ends is left behind: the mesh closes all the same", async () => {
+  await using mesh = await MeshFixture.open();
+  const leaving = await mesh.started([service({ name: "stuck", version: 1, actions: {}, stopped: () => new Promise<void>(() => undefined) })], {}, { drainTimeoutMs: 20 });
+  await leaving.stop();
+  assert.ok(mesh.logs.some((line) => line.includes("mesh services have not stopped within")));
 });

@@ -120,7 +120,7 @@ describe("signed calls", () => {
     const error = await caught(a.call("v1.b.echo"));
     assert.ok(error instanceof MeshUnauthorizedError && !error.retryable);
     assert.match(error.message, /mesh peer b at http.* do both have the secret that meshToken names/);
-    assert.deepEqual(a.suspected, []);
+    assert.deepEqual(a.suspected, ["b"]);
   });
 });
 
@@ -202,6 +202,7 @@ describe("somebody in the middle", () => {
     middle.onAnswer = () => ({ status: 401, headers: {}, body: '{"ok":false,"error":"unauthorized mesh rpc","retryable":true,"undelivered":true}' });
     const error = await caught(a.call("v1.b.echo", 1));
     assert.ok(error instanceof MeshUnauthorizedError && !error.retryable && /unsigned/.test(error.message));
+    assert.deepEqual(a.suspected, ["b"]);
   });
 
   test("who repeats the answer to another request is not believed", async (t) => {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { connect, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
 import { chimpbaseMesh, onStop, route, service, type Host, type HostOptions, type Registration } from "@chimpbase/mesh";
 import { makeHost } from "../support/host.js";
+import { RawClient } from "../support/raw-client.js";
 import { echoUpgrade as echo } from "../support/upgrade.js";
 import { until } from "../support/wait.js";
 
@@ -28,25 +28,10 @@ async function serve(t: TestContext, registrations: Registration[], options: Hos
 }
 
 /** A bare connection, which is closed when the test ends. */
-class Client {
-  received = "";
-  closed = false;
-  readonly socket: Socket;
-
+class Client extends RawClient {
   constructor(t: TestContext, host: Host) {
-    const { port, hostname } = new URL(host.url as string);
-    this.socket = connect(Number(port), hostname);
-    this.socket.on("data", (chunk) => (this.received += String(chunk))).on("error", () => undefined).on("close", () => (this.closed = true));
+    super(host.url as string);
     t.after(() => this.socket.destroy());
-  }
-
-  send(text: string | Buffer): this {
-    this.socket.write(text);
-    return this;
-  }
-
-  get statuses(): string[] {
-    return [...this.received.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map((match) => match[1] as string);
   }
 }
 
@@ -226,4 +211,31 @@ test("once a stop hook runs, no request is taken in any more", async (t) => {
   await host.stop();
   assert.deepEqual([gates, begun], [["503"], ["/idle"]]);
   assert.equal(idle.closed, true);
+});
+
+test("the body of a request that is answered is dropped up to the longest body: an endless one costs its connection", async (t) => {
+  const host = await serve(t, [route("closed", () => new Response("no", { status: 401 }))], { server: { port: 0, maxBodyBytes: 100_000 } });
+  const small = new Client(t, host).send(`POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n${"x".repeat(50_000)}${get("/")}`);
+  await until(() => small.statuses.length === 2);
+
+  const endless = new Client(t, host).send("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+  const chunk = `10000\r\n${"x".repeat(0x10000)}\r\n`;
+  const pump = (): void => void (endless.closed || endless.socket.write(chunk, () => setImmediate(pump)));
+  pump();
+  await until(() => endless.closed, { timeoutMs: 3_000 });
+  assert.deepEqual(endless.statuses, ["401"]);
+});
+
+test("upgrades that nobody takes leave nothing behind on their connection", async (t) => {
+  const warnings: Error[] = [];
+  const note = (warning: Error): void => void warnings.push(warning);
+  process.on("warning", note);
+  t.after(() => process.off("warning", note));
+  const host = await serve(t, [echo, route("plain", () => new Response("plain"))]);
+  const client = new Client(t, host);
+  for (let n = 1; n <= 15; n++) {
+    client.send("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
+    await until(() => client.statuses.length === n);
+  }
+  assert.deepEqual(warnings, []);
 });

@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ScopedContext, BalancedRegistration, Dispatcher, Scope, WorkerOptions, WorkerRegistration } from "#mesh/contract/registration.js";
@@ -126,6 +127,7 @@ export function fakeDispatcher(storage: Storage, root: Cancellation): Dispatcher
     async dispatch(target, args, scope) {
       return target.handler(context(scope), target.validate === undefined ? args : target.validate(args));
     },
+    run: () => assert.fail("no local call is made here"),
     rootScope: (overrides = {}) => ({
       requestId: randomUUID(), meta: {}, caller: null, level: 1, chain: null, deadline: null, cancellation: root, ...overrides,
     }),

@@ -144,6 +144,10 @@ test("of many refused clients that do not go, so many linger and the rest are cu
   await until(() => clients.every(({ closed }) => closed), { timeoutMs: 15_000 });
   assert.deepEqual((await others.end()).failed, []);
 
+  const full = new LingerLimit();
+  let most = 0;
+  while (full.enter() !== null) most++;
+  assert.equal(most, 256);
   const limit = new LingerLimit(2);
   const left = limit.enter();
   assert.notEqual(limit.enter(), null);

@@ -35,6 +35,24 @@ async function trap(t: TestContext, answer: (request: IncomingMessage) => [numbe
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, asked };
 }
 
+/** A server whose answers never end: a piece each `everyMs`, as fast as it can where that is 0. Resolves with its URL. */
+async function endless(t: TestContext, piece: string, everyMs: number): Promise<string> {
+  const server = createServer((_request, response) => {
+    const next = (): void => {
+      if (response.destroyed) return;
+      if (response.write(piece)) setTimeout(next, everyMs);
+      else response.once("drain", next);
+    };
+    next();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
 test("addresses with credentials, other schemes or tricks in their path are never called", async (t) => {
   await using mesh = await MeshFixture.open();
   const host = await mesh.started([caller], fast);
@@ -79,7 +97,11 @@ test("a peer that answers with nonsense, without an end or with what it was not 
     const { url } = await trap(t, () => answer);
     await write(mesh, `odd-${index}`, url, "{}", offer(`o${index}`));
   }
-  await host.mesh.waitFor(["v1.hello", ...answers.map((_, index) => `v1.o${index}`)]);
+  await write(mesh, "dripping", await endless(t, "x", 10), "{}", offer("dripping"));
+  await write(mesh, "flooding", await endless(t, "x".repeat(1024 * 1024), 0), "{}", offer("flooding"));
+  await host.mesh.waitFor(["v1.hello", "v1.dripping", "v1.flooding", ...answers.map((_, index) => `v1.o${index}`)]);
+  await assert.rejects(host.mesh.call("v1.dripping.who", {}, { timeoutMs: 300 }), { code: "TIMEOUT" });
+  await assert.rejects(host.mesh.call("v1.flooding.who", {}, { timeoutMs: 10_000 }), { code: "PAYLOAD_TOO_LARGE" });
   for (const index of answers.keys()) await assert.rejects(host.mesh.call(`v1.o${index}.who`, {}, { timeoutMs: 500 }), MeshError, String(index));
   assert.equal(await host.mesh.call("v1.hello.who"), peer.nodeId);
 });

@@ -190,6 +190,7 @@ test("HTTP of other times, methods that nobody needs and targets of proxies do n
   ].map(send);
   await until(() => refused.every(({ closed }) => closed));
   assert.deepEqual(refused.flatMap(({ statuses }) => statuses).filter((status) => status < "400"), []);
+  assert.deepEqual(refused[2]!.statuses, ["505"]);
   for (const method of ["OPTIONS", "TRACE", "HEAD", "PUT", "PATCH", "DELETE", "QUERY", "PROPFIND"]) {
     assert.equal((await post(node, "", { method, token: "t0ken" })).status, 405, method);
   }

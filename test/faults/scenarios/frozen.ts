@@ -1,6 +1,7 @@
 import { callsOf, checkCalls, checkExactlyOnce } from "../checks.js";
 import { now } from "../history.js";
 import { OFFLINE_AFTER_MS } from "../protocol.js";
+import type { FaultNode } from "../cluster.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const CALL_LIMIT_MS = 600;
@@ -21,11 +22,13 @@ export const frozen: Scenario = {
     const others = nodes.filter((node) => node !== victim);
     await cluster.load({ calls: 100, balanced: 30, jobMs: 300, timeoutMs: CALL_LIMIT_MS });
     const troubles: (readonly [number, number])[] = [];
+    let frozenForLongAt = Infinity;
     for (const length of Array.from({ length: trial.size(1, 2) }, () => [SHORT_MS, LONG_MS]).flat()) {
       await trial.pause(800, 1_200);
       const frozenAt = trial.fault(`SIGSTOP ${victim.name} for ${length} ms`);
       troubles.push([frozenAt, frozenAt + CALL_LIMIT_MS + 100]);
       victim.signal("SIGSTOP");
+      if (length === LONG_MS) frozenForLongAt = Math.min(frozenForLongAt, frozenAt);
       if (length === LONG_MS) await checkDropped(trial, () => cluster.agrees(others));
       await trial.pause(frozenAt + length - now());
       victim.signal("SIGCONT");
@@ -34,9 +37,15 @@ export const frozen: Scenario = {
     }
     await trial.settle();
     checkExactlyOnce(trial);
+    trial.check(hasLostJob(trial, victim, frozenForLongAt), "the node that froze has lost no job");
     checkCalls(trial, callsOf(trial, others), troubles);
   },
 };
+
+/** Another node took a job from it, as Postgres saw it. */
+function hasLostJob(trial: Trial, { nodeId, name }: FaultNode, since: number): boolean {
+  return trial.history.all("transition").some(({ change, holder, by, at }) => change === "release" && holder === nodeId && by !== name && at > since);
+}
 
 async function checkDropped(trial: Trial, dropped: () => Promise<boolean>): Promise<void> {
   await trial.within(OFFLINE_AFTER_MS + SLACK_MS, "a frozen node leaves peers()", dropped);

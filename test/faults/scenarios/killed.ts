@@ -8,6 +8,8 @@ import type { Scenario, Trial } from "../trial.js";
 /** From the kill until every caller has seen its connection break, through a proxy, on a machine that is busy. */
 const NOTICE_MS = 250;
 const CALL_LIMIT_MS = 5_000;
+/** So long that some are under way on every node at any time. */
+const CALL_MS = 200;
 /** Between the kill as the harness sees it and the clock of Postgres. */
 const AUDIT_SLACK_MS = 150;
 
@@ -19,7 +21,7 @@ export const killed: Scenario = {
     await cluster.start(3);
     const kills: { at: number; victim: FaultNode; survivors: FaultNode[] }[] = [];
     for (let round = 0; round < trial.size(1, 5); round++) {
-      await cluster.load({ calls: 100, balanced: 20, jobMs: 200, timeoutMs: CALL_LIMIT_MS });
+      await cluster.load({ calls: 100, balanced: 20, jobMs: 200, workMs: CALL_MS, timeoutMs: CALL_LIMIT_MS });
       await trial.pause(700, 1_400);
       const victim = random.pick(cluster.nodes);
       const survivors = cluster.nodes.filter((node) => node !== victim);
@@ -31,8 +33,8 @@ export const killed: Scenario = {
     }
     await trial.settle();
     checkExactlyOnce(trial);
-    for (const { at, survivors } of kills) {
-      checkInFlight(trial, at, survivors);
+    for (const { at, victim, survivors } of kills) {
+      checkInFlight(trial, at, victim, survivors);
       checkTakeover(trial, at);
     }
     const orphans = kills.flatMap(({ at, victim }) => orphansOf(trial, victim, at));
@@ -60,10 +62,12 @@ function orphansOf(trial: Trial, { nodeId }: FaultNode, at: number): { at: numbe
   return [...held].filter(([, byVictim]) => byVictim).map(([job]) => ({ at, takenAt: takenAt(job) }));
 }
 
-/** A caller spreads over three nodes: at most what it had under way then can have been on the one that was killed. */
-function checkInFlight(trial: Trial, at: number, survivors: readonly FaultNode[]): void {
+/** Those without retries that were on it fail, at once and retryable; no other does. */
+function checkInFlight(trial: Trial, at: number, victim: FaultNode, survivors: readonly FaultNode[]): void {
   const plain = callsOf(trial, survivors).filter((call) => !retried(call) && call.startedAt <= at + NOTICE_MS && call.endedAt >= at);
   const broken = plain.filter(failed);
+  trial.check(broken.length > 0, "no call was under way on a node that was killed");
+  trial.none(broken.filter(({ failedOn }) => failedOn !== victim.nodeId), "calls to other nodes that failed with a kill");
   trial.none(broken.filter(({ endedAt }) => trial.took(at, endedAt) > NOTICE_MS), "calls that hung on a killed node");
   trial.none(broken.filter(({ error }) => !error!.startsWith("CALL_FAILED")), "calls that a kill failed with another error");
   trial.none(broken.filter(({ retryable }) => retryable !== true), "calls that a kill failed for good");

@@ -1,5 +1,5 @@
 import { accepted, checkBroadcasts, checkEmits, checkExactlyOnce, failed, listeningThroughout } from "../checks.js";
-import { now } from "../history.js";
+import { idOf, now } from "../history.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const BACK_LIMIT_MS = 5_000;
@@ -19,7 +19,7 @@ export const postgresDown: Scenario = {
     const duringOutage = await callRate(trial, trial.size(4_000, 20_000));
     await postgres.start();
     const upAt = trial.fault("Postgres up");
-    await trial.within(BACK_LIMIT_MS, "all nodes emit again and know each other", async () => emittersSince(trial, upAt) === 3 && (await cluster.agrees()));
+    await trial.within(BACK_LIMIT_MS, "all nodes emit again, hear broadcasts, run jobs and know each other", () => isBack(trial, upAt));
     await trial.pause(500);
     await trial.settle();
     trial.check(duringOutage >= 0.9 * baseline, `calls fell from ${baseline.toFixed(0)} to ${duringOutage.toFixed(0)} a second`);
@@ -37,6 +37,18 @@ async function callRate(trial: Trial, ms: number): Promise<number> {
   const to = now();
   const done = trial.history.all("call").filter((call) => !failed(call) && call.endedAt >= from && call.endedAt <= to);
   return (done.length * 1_000) / (to - from);
+}
+
+/** With what was emitted since `upAt`. */
+async function isBack(trial: Trial, upAt: number): Promise<boolean> {
+  if (emittersSince(trial, upAt) < 3 || hearersSince(trial, upAt) < 3 || !(await trial.cluster.agrees())) return false;
+  const workers = await trial.query("SELECT DISTINCT node FROM effects WHERE extract(epoch FROM at) * 1000 > $1", [upAt]);
+  return workers.length === 3;
+}
+
+function hearersSince(trial: Trial, at: number): number {
+  const emitted = new Set(accepted(trial, "broadcast").filter(({ startedAt }) => startedAt >= at).map(({ node, seq }) => idOf({ emitter: node, seq })));
+  return new Set(trial.history.all("heard").filter((heard) => emitted.has(idOf(heard))).map(({ node }) => node)).size;
 }
 
 function emittersSince(trial: Trial, at: number): number {
