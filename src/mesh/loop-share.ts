@@ -5,6 +5,8 @@ import type { CancellationView } from "../contract/registration.js";
 const SHARE_MS = 10;
 /** Most of them at a stretch. */
 const MOST_STARTS = 256;
+/** Weight of the newest share in the mean. */
+const NEWEST = 0.2;
 /** Turns of the event loop in between, as far as they fit into a share: Node accepts one connection a turn. */
 const TURNS_BETWEEN = 8;
 
@@ -18,6 +20,11 @@ export class LoopShare {
   readonly #waiting = new Set<() => void>();
   #turnBeganAt: number | null = null;
   #sharing = false;
+  /** Handlers that have begun since `#countedFrom`. */
+  #begun = 0;
+  #countedFrom = 0;
+  /** From one handler's turn to the next while they wait, in ms; null before the first share has ended. */
+  #meanMs: number | null = null;
 
   /** When the turn began in which this is called, on the clock of `now()`: what is read in it may have been there by then. */
   turnBeganAt(): number {
@@ -30,6 +37,11 @@ export class LoopShare {
   /** A handler may begin at once: nothing keeps the loop busy. */
   get isFree(): boolean {
     return !this.#sharing && now() - this.turnBeganAt() <= SHARE_MS;
+  }
+
+  /** How long a handler that comes now would wait for its turn, as far as is known. */
+  get expectedWaitMs(): number {
+    return this.#waiting.size * (this.#meanMs ?? 0);
   }
 
   /** Resolves when the turn of a handler has come that waits from now on, or `cancellation` has aborted. */
@@ -53,6 +65,7 @@ export class LoopShare {
   }
 
   #letOthersIn(): void {
+    if (!this.#sharing) this.#countedFrom = now();
     this.#sharing = true;
     const end = now() + SHARE_MS;
     let turns = 0;
@@ -72,13 +85,25 @@ export class LoopShare {
     };
     for (let starts = Math.min(MOST_STARTS, this.#waiting.size); starts > 0; starts--) setImmediate(start);
     setImmediate(() => {
+      this.#learn();
       if (this.#waiting.size > 0 || (end !== undefined && now() >= end)) this.#letOthersIn();
       else this.#sharing = false;
     });
   }
 
+  #learn(): void {
+    const at = now();
+    if (this.#begun > 0) {
+      const tookMs = (at - this.#countedFrom) / this.#begun;
+      this.#meanMs = this.#meanMs === null ? tookMs : this.#meanMs + (tookMs - this.#meanMs) * NEWEST;
+    }
+    this.#countedFrom = at;
+    this.#begun = 0;
+  }
+
   #startNext(): void {
     for (const start of this.#waiting) {
+      this.#begun++;
       this.#waiting.delete(start);
       return start();
     }

@@ -59,6 +59,8 @@ interface RequestRun {
  * nobody waits any more, and all those behind it would be later still.
  */
 const LONGEST_WAIT = 0.5;
+/** The same for one that comes, by what is known then: less, so that hardly any is refused after it has waited. */
+const LONGEST_EXPECTED_WAIT = 0.4;
 
 const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
 
@@ -143,7 +145,11 @@ export class RpcDesk {
       if (this.#options.local.find(actionName) === undefined) {
         return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
       }
-      if (!this.#loop.isFree) await this.#waitForTurn(actionName, run);
+      if (!this.#loop.isFree) {
+        const { expectedWaitMs } = this.#loop;
+        if (expectedWaitMs > deadline.remainingMs() * LONGEST_EXPECTED_WAIT) return this.overloaded(`a request would wait ${Math.round(expectedWaitMs)}ms for its turn, too much of its time`);
+        await this.#waitForTurn(actionName, run);
+      }
       if (cancellation.aborted) throw toError(cancellation.reason);
       if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
       const waitedMs = now() - run.readAt;

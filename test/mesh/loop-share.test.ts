@@ -49,6 +49,22 @@ describe("the share of handlers in the event loop", () => {
     assert.ok(turns >= 10, `there were ${turns} turns for ten handlers`);
   });
 
+  test("knows from the pace of those before how long the next one will wait", async (t) => {
+    const share = new LoopShare();
+    t.after(busyLoop(12));
+    assert.equal(share.expectedWaitMs, 0);
+    await until(() => !share.isFree);
+    const begin = async (): Promise<void> => {
+      await share.turn(new Cancellation());
+      burn(10);
+    };
+    await Promise.all(Array.from({ length: 5 }, begin));
+    const waiting = Array.from({ length: 4 }, begin);
+    assert.ok(share.expectedWaitMs >= 4 * 10, `${share.expectedWaitMs} ms`);
+    await Promise.all(waiting);
+    assert.equal(share.expectedWaitMs, 0);
+  });
+
   test("lets go of one whose caller has gone, and of nobody else", async (t) => {
     const share = new LoopShare();
     t.after(busyLoop(12));
