@@ -3,6 +3,8 @@ import { idOf, now } from "../history.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const BACK_LIMIT_MS = 5_000;
+/** A second, on each node. */
+const CALLS = 100;
 
 export const postgresDown: Scenario = {
   name: "postgres-down",
@@ -10,9 +12,10 @@ export const postgresDown: Scenario = {
   async run(trial) {
     const { cluster, postgres, random } = trial;
     const nodes = await cluster.start(3);
-    await cluster.load({ calls: 100, balanced: 20, broadcasts: 20 });
+    await cluster.load({ calls: CALLS, balanced: 20, broadcasts: 20 });
     await trial.pause(500);
-    const baseline = await callRate(trial, trial.size(1_000, 2_000));
+    // A node that has fallen behind at its start makes up for it: more than what is asked for is no rate to keep.
+    const baseline = Math.min(nodes.length * CALLS, await callRate(trial, trial.size(1_000, 2_000)));
     const mode = random.pick(["fast", "immediate"] as const);
     trial.fault(`Postgres down (${mode})`);
     await postgres.stop(mode);
