@@ -33,7 +33,7 @@ export class HostDispatcher implements Dispatcher {
     this.inFlight.add(run);
     let result: unknown;
     try {
-      result = target.validate === undefined ? target.handler(ctx, args) : runChecked(target.handler, target.validate, ctx, args);
+      result = runChecked(target.handler, target.validate, ctx, args);
     } catch (error) {
       this.#end(run, ctx);
       throw error;

@@ -93,7 +93,7 @@ export class RegisteredService {
     this.#active++;
     let result: unknown;
     try {
-      result = validate === undefined ? handler(ctx, args) : runChecked(handler, validate, ctx, args);
+      result = runChecked(handler, validate, ctx, args);
     } catch (error) {
       this.#uncount();
       throw error;

@@ -15,7 +15,7 @@ import { PeerConnections } from "./peer-connections.js";
 import { openPeerPool, type PeerPool } from "./peer-pool.js";
 import { readAnswer } from "./rpc-answer.js";
 import { byPost, byWire, type Carrier, type Sending, type ToFailure } from "./rpc-carriers.js";
-import { CALLER_HEADER, encodeRequest, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
+import { CALLER_HEADER, encodeRequest, isAtMost, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { textOf, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcAuth } from "./rpc-gate.js";
 import { RequestSigner } from "./rpc-signer.js";
@@ -244,7 +244,6 @@ class RpcClient implements RpcTransport {
   };
 }
 
-const isAtMost = (text: string, bytes: number): boolean => text.length * 3 <= bytes || Buffer.byteLength(text) <= bytes;
 
 function overloaded({ nodeId }: PeerConnections, reason: string): Error {
   return markUndelivered(new MeshOverloadedError(`mesh peer ${nodeId} has too much to do: ${reason}`, { nodeId }));

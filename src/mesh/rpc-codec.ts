@@ -99,3 +99,6 @@ function isEmpty(meta: Meta): boolean {
 }
 
 const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message.split("\n")[0]! : String(cause));
+
+/** Whether a text is so many bytes of UTF-8 at most, where its length tells without counting them. */
+export const isAtMost = (text: string, bytes: number): boolean => text.length * 3 <= bytes || Buffer.byteLength(text) <= bytes;

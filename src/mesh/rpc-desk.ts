@@ -177,7 +177,7 @@ export class RpcDesk {
   #success(actionName: string, result: unknown): RpcAnswer {
     const body = codec.encodeResult(actionName, result);
     const limit = this.#options.maxResultBytes;
-    if (body.length * 3 > limit && Buffer.byteLength(body) > limit) throw new MeshPayloadTooLargeError(`the result of ${actionName} is longer than ${limit} bytes`);
+    if (!codec.isAtMost(body, limit)) throw new MeshPayloadTooLargeError(`the result of ${actionName} is longer than ${limit} bytes`);
     return { status: 200, body };
   }
 

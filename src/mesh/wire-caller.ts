@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 import { MeshPayloadTooLargeError } from "../errors.js";
+import { isAtMost } from "./rpc-codec.js";
 import type { RawAnswer } from "./rpc-exchange.js";
 import { cancelLine, idOfBeginning, LONGEST_HEAD, parseCalleeLine, PING_LINE, requestLine, type CalleeFrame } from "./wire-frames.js";
 import { LineReader } from "./wire-lines.js";
@@ -137,8 +138,7 @@ export class CallerWire {
 
   /** None under way where it has been taken back in the meantime. */
   #onAnswer({ id, status, body }: Answer): void {
-    const { maxAnswerBytes } = this.#options;
-    if (body.length * 3 > maxAnswerBytes && Buffer.byteLength(body) > maxAnswerBytes) return this.#onTooLong(id);
+    if (!isAtMost(body, this.#options.maxAnswerBytes)) return this.#onTooLong(id);
     const request = this.#requests.get(id);
     if (request === undefined) return;
     this.#requests.delete(id);

@@ -1,7 +1,7 @@
-import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { now } from "../pipeline/deadline.js";
 import { CallerWire, type CallerWireOptions } from "./wire-caller.js";
+import { setUpForLines } from "./wire-writer.js";
 
 export interface WireLinkOptions extends Omit<CallerWireOptions, "onEnd"> {
   /** Makes the connection, and gives it up where `signal` is aborted. */
@@ -17,7 +17,6 @@ const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 30_000;
 /** A wire that has lived that long was a good one: what ended it may be over. */
 const GOOD_AFTER_MS = 5_000;
-const KEEP_ALIVE_MS = 30_000;
 
 /** The one wire to a peer. It is made beside the calls, which go by POST as long as there is none. */
 export class WireLink {
@@ -72,7 +71,7 @@ export class WireLink {
   }
 
   #use(socket: Duplex): void {
-    if (socket instanceof Socket) socket.setNoDelay(true).setKeepAlive(true, KEEP_ALIVE_MS);
+    setUpForLines(socket);
     const madeAt = now();
     this.#wire = new CallerWire(socket, {
       ...this.#options,

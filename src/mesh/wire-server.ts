@@ -1,5 +1,4 @@
 import { STATUS_CODES, type IncomingMessage } from "node:http";
-import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { HostEnv } from "../contract/registration.js";
@@ -11,6 +10,7 @@ import { UNAUTHORIZED, type RpcAnswer } from "./rpc-response.js";
 import { SIGNATURE_HEADER } from "./rpc-signature.js";
 import { CalleeWire } from "./wire-callee.js";
 import { TARGET_HEADER, WIRE_PROTOCOL } from "./wire-frames.js";
+import { setUpForLines } from "./wire-writer.js";
 
 export interface WireServerOptions {
   readonly nodeId: string;
@@ -22,7 +22,6 @@ export interface WireServerOptions {
   readonly refuses: () => boolean;
 }
 
-const KEEP_ALIVE_MS = 30_000;
 const SWITCHING = `HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${WIRE_PROTOCOL}\r\n\r\n`;
 
 /** Wires that peers have made to this node. */
@@ -39,7 +38,7 @@ export class WireServer {
     socket.on("error", ignore);
     const refusal = this.#refusal(request, env);
     if (refusal !== null) return refuse(socket, refusal);
-    if (socket instanceof Socket) socket.setNoDelay(true).setKeepAlive(true, KEEP_ALIVE_MS);
+    setUpForLines(socket);
     socket.write(SWITCHING);
     const { desk, wheel, bodyTimeoutMs } = this.#options;
     const wire = new CalleeWire(socket, { desk, wheel, env, lineTimeoutMs: bodyTimeoutMs, callerNodeId: idOrNull(request.headers[CALLER_HEADER]) });

@@ -1,7 +1,14 @@
+import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 
 /** So many wait for each other at most: the other side works on these while this one makes more. */
 const MOST_TOGETHER = 16;
+const KEEP_ALIVE_MS = 30_000;
+
+/** Lines leave at once, and the kernel notices a peer that is gone. */
+export function setUpForLines(socket: Duplex): void {
+  if (socket instanceof Socket) socket.setNoDelay(true).setKeepAlive(true, KEEP_ALIVE_MS);
+}
 
 /**
  * Lines on their way into a socket. The first one of a turn of the event loop is written at once where nothing has been
