@@ -3,6 +3,7 @@ import { MeshCancelledError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import type { TimerWheel, WheelEntry } from "../pipeline/timer-wheel.js";
 import type { HostEnv } from "../contract/registration.js";
+import { IdTable } from "./id-table.js";
 import type { Arrival, RpcDesk } from "./rpc-desk.js";
 import type { RpcAnswer } from "./rpc-response.js";
 import { answerLine, goodbyeLine, idOfBeginning, LONGEST_HEAD, LONGEST_ON_WIRE, parseCallerLine, PING_LINE, type CallerFrame } from "./wire-frames.js";
@@ -32,7 +33,7 @@ export class CalleeWire {
   readonly #options: CalleeWireOptions;
   readonly #reader: LineReader;
   readonly #writer: LineWriter;
-  readonly #running = new Map<number, Cancellation>();
+  readonly #running = new IdTable<Cancellation>();
   #lastId = 0;
   #closing = false;
   /** The line whose time is limited, and its limit. */
@@ -94,10 +95,10 @@ export class CalleeWire {
     const { desk, env } = this.#options;
     const root = env.dispatcher.rootScope({ requestId: "" });
     const cancellation = new Cancellation(root.cancellation);
-    this.#running.set(id, cancellation);
+    this.#running.add(id, cancellation);
     const answer = await desk.answer(body, arrival, { ...root, cancellation }, env);
     cancellation.dispose();
-    if (this.#running.delete(id)) this.#answer(id, answer);
+    if (this.#running.take(id) !== undefined) this.#answer(id, answer);
   }
 
   #answer(id: number, { status, body }: RpcAnswer): void {
@@ -106,9 +107,7 @@ export class CalleeWire {
 
   /** Of a request that has been answered already, its cancellation has come too late. */
   #cancel(id: number): void {
-    const cancellation = this.#running.get(id);
-    if (!this.#running.delete(id)) return;
-    cancellation!.abort(callerGone());
+    this.#running.take(id)?.abort(callerGone());
   }
 
   /** No caller sends such a line: nothing after it can be trusted to be one. */
@@ -131,9 +130,7 @@ export class CalleeWire {
   }
 
   #abandon(): void {
-    const running = [...this.#running.values()];
-    this.#running.clear();
-    for (const cancellation of running) cancellation.abort(callerGone());
+    for (const [, cancellation] of this.#running.takeAll()) cancellation.abort(callerGone());
   }
 
   #stopReading(): void {

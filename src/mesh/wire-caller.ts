@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 import { MeshPayloadTooLargeError } from "../errors.js";
+import { IdTable } from "./id-table.js";
 import { isAtMost } from "./rpc-codec.js";
 import type { RawAnswer } from "./rpc-exchange.js";
 import { cancelLine, idOfBeginning, LONGEST_HEAD, parseCalleeLine, PING_LINE, requestLine, type CalleeFrame } from "./wire-frames.js";
@@ -39,7 +40,7 @@ export class CallerWire {
   readonly #options: CallerWireOptions;
   readonly #writer: LineWriter;
   readonly #reader: LineReader;
-  readonly #requests = new Map<number, WireRequest>();
+  readonly #requests = new IdTable<WireRequest>();
   #lastId = 0;
   /** Up to which requests have been handed to the socket. */
   #writtenId = 0;
@@ -77,7 +78,7 @@ export class CallerWire {
   /** Sends a request. What is returned takes it back, so that the peer cancels the handler. */
   send(remainingMs: number, body: string, request: WireRequest): () => void {
     const id = ++this.#lastId;
-    this.#requests.set(id, request);
+    this.#requests.add(id, request);
     this.#writer.write(requestLine(id, remainingMs, body));
     return () => this.#takeBack(id);
   }
@@ -103,9 +104,7 @@ export class CallerWire {
     this.#reader.stop();
     this.#socket.destroy();
     const cause = this.#error ?? error;
-    const requests = [...this.#requests];
-    this.#requests.clear();
-    for (const [id, request] of requests) {
+    for (const [id, request] of this.#requests.takeAll()) {
       if (id > Math.min(this.#takenId, this.#writtenId)) request.untaken();
       else request.failed(cause);
     }
@@ -118,7 +117,7 @@ export class CallerWire {
   }
 
   #takeBack(id: number): void {
-    if (!this.#requests.delete(id)) return;
+    if (this.#requests.take(id) === undefined) return;
     this.#writer.write(cancelLine(id));
     this.#noteIfIdle();
   }
@@ -139,9 +138,8 @@ export class CallerWire {
   /** None under way where it has been taken back in the meantime. */
   #onAnswer({ id, status, body }: Answer): void {
     if (!isAtMost(body, this.#options.maxAnswerBytes)) return this.#onTooLong(id);
-    const request = this.#requests.get(id);
+    const request = this.#requests.take(id);
     if (request === undefined) return;
-    this.#requests.delete(id);
     request.answered({ status, body, signature: null });
     this.#noteIfIdle();
   }
@@ -149,9 +147,7 @@ export class CallerWire {
   /** More than nodes answer with. What follows is not waited for. */
   #onTooLong(id: number | null): void {
     const error = new MeshPayloadTooLargeError(`an answer of a mesh peer is longer than maxResultBytes (${this.#options.maxAnswerBytes})`);
-    const request = id === null ? undefined : this.#requests.get(id);
-    if (id !== null) this.#requests.delete(id);
-    request?.failed(error);
+    if (id !== null) this.#requests.take(id)?.failed(error);
     this.destroy(new Error("the peer has sent an answer that is too long"));
   }
 

@@ -85,6 +85,8 @@ export class Cancellation implements CancellationView {
     else link.newer.older = link.older;
     if (link.older === null) this.#oldest = link.newer;
     else link.older.newer = link.newer;
+    // Else old garbage keeps its younger neighbours alive, as in the buckets of the timer wheel.
+    link.older = link.newer = null;
   }
 
   #link(): void {

@@ -99,7 +99,10 @@ export class TimerWheel {
   }
 }
 
-/** A list of entries that are linked by themselves. */
+/**
+ * A list of entries that are linked by themselves. One that leaves lets go of its neighbours: garbage that has grown old
+ * would keep its younger neighbour through the collections of young objects, that one the next, and so on.
+ */
 class Bucket {
   #first: Entry | null = null;
   #last: Entry | null = null;
@@ -123,6 +126,7 @@ class Bucket {
     else entry.previous.next = entry.next;
     if (entry.next === null) this.#last = entry.previous;
     else entry.next.previous = entry.previous;
+    entry.previous = entry.next = null;
     return true;
   }
 
