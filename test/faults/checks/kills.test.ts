@@ -78,6 +78,7 @@ describe("the checker of orphaned jobs", () => {
   test("leaves alone what the node completed just before the signal reached it", () => {
     const completed = { ...claim, job: "2" };
     assertFinds(orphans(claim, completed, step("end", { job: "2", at: AT + 2 }), taken));
+    assertFinds(orphans(claim, step("end", { at: AT + 2 })), /held a job/);
   });
 });
 
