@@ -18,7 +18,7 @@ interface KnownCaller {
   usedAt: number;
 }
 
-const MOST_CALLERS = 10_000;
+export const MOST_CALLERS = 10_000;
 /** Looking for callers to forget costs a pass over all of them. */
 const FORGET_EVERY_MS = 1_000;
 

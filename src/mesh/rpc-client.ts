@@ -52,7 +52,7 @@ export interface RpcClientOptions {
   readonly allowed?: AllowedPeers | null;
 }
 
-const DEFAULTS = {
+export const DEFAULTS = {
   rpcAuth: "token",
   maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, connections: 64, maxPending: 4096, connectTimeoutMs: 2000, tls: {}, allowed: null,
 } as const;
@@ -64,7 +64,7 @@ const TELLING_WAIT_MS = 50;
  * Share of a call's time that it may be expected to wait for a connection. A queue that took all of it would hand the
  * peer nothing but requests whose callers have given up when the answer comes.
  */
-const LONGEST_WAIT = 0.5;
+export const LONGEST_WAIT = 0.5;
 
 /** On one wire to each peer that takes them; else by plain POST over kept-alive connections. Redirects are not followed. */
 export function createRpcClient(options: RpcClientOptions): RpcTransport {

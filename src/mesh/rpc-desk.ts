@@ -58,9 +58,9 @@ interface RequestRun {
  * Share of its time that a request may wait for its turn once it has been read. One that has lost more is likely to be answered when
  * nobody waits any more, and all those behind it would be later still.
  */
-const LONGEST_WAIT = 0.5;
+export const LONGEST_WAIT = 0.5;
 /** The same for one that comes, by what is known then: less, so that hardly any is refused after it has waited. */
-const LONGEST_EXPECTED_WAIT = 0.4;
+export const LONGEST_EXPECTED_WAIT = 0.4;
 
 const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"invalid json body"}' };
 

@@ -69,7 +69,7 @@ interface Posted extends Arrival {
   readonly admission: Admission;
 }
 
-const DEFAULTS = {
+export const DEFAULTS = {
   rpcAuth: "token", advertisedUrl: () => null,
   maxBodyBytes: 1024 ** 2, maxResultBytes: 16 * 1024 ** 2, bodyTimeoutMs: 10_000, maxInFlight: 5_000, refuses: () => false,
 } as const;

@@ -25,7 +25,7 @@ export interface UnsignedRequest {
 }
 
 /** Targets whose counts are kept; the oldest goes first. */
-const MOST_COUNTS = 10_000;
+export const MOST_COUNTS = 10_000;
 
 /** Signs what this node sends, with a count for each target. */
 export class RequestSigner {

@@ -21,7 +21,7 @@ export interface CalleeWireOptions {
 }
 
 /** From here on no requests are read, until the caller has taken its answers. */
-const MOST_UNREAD_BYTES = 1024 ** 2;
+export const MOST_UNREAD_BYTES = 1024 ** 2;
 /** How long the caller may take to close a wire from which this side has said goodbye. */
 const GOODBYE_MS = 500;
 

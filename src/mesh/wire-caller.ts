@@ -28,9 +28,9 @@ export interface CallerWireOptions {
 }
 
 /** From here on the peer does not keep up with what it is sent. */
-const MOST_UNREAD_BYTES = 1024 ** 2;
+export const MOST_UNREAD_BYTES = 1024 ** 2;
 /** Time for a sign of life. Longer than most handlers compute at a stretch, since a wire that ends fails all that is under way on it. */
-const PROBE_MS = 2_000;
+export const PROBE_MS = 2_000;
 
 type Answer = Extract<CalleeFrame, { kind: "answer" }>;
 

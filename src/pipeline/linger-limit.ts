@@ -1,8 +1,8 @@
 import type { ServerResponse } from "node:http";
 
 /** How long a client that is still sending may take to read a refusal before its connection is cut. */
-const LINGER_MS = 500;
-const MOST_AT_ONCE = 256;
+export const LINGER_MS = 500;
+export const MOST_AT_ONCE = 256;
 
 /** Calls `run` in `ms`, unless what it returns is called before. */
 export type Timer = (ms: number, run: () => void) => () => void;

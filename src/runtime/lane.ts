@@ -3,9 +3,9 @@ import type { HeldJob } from "./held-job.js";
 
 const SOLO_PREFIX = "s:";
 /** Work that a lane may hold ahead of its free slots, in ms of its own pace, so that others get what this node cannot do soon. */
-const AHEAD_MS = 100;
-const MAX_AHEAD = 500;
-const MAX_AHEAD_BYTES = 4 * 1024 * 1024;
+export const AHEAD_MS = 100;
+export const MAX_AHEAD = 500;
+export const MAX_AHEAD_BYTES = 4 * 1024 * 1024;
 /** Weight of the newest job in the averages. */
 const NEWEST = 0.1;
 

@@ -8,7 +8,7 @@ import type { TlsTexts } from "../tls.js";
 export type ServerTls = TlsTexts;
 
 /** A client that has not finished its handshake by then is cut off. */
-const HANDSHAKE_LIMIT_MS = 10_000;
+export const HANDSHAKE_LIMIT_MS = 10_000;
 
 /** The server of Node for HTTP, or for HTTPS where `tls` is given. */
 export function createNodeServer(options: ServerOptions, tls: ServerTls | null, log: Logger, handshakeLimitMs = HANDSHAKE_LIMIT_MS): Server {

@@ -37,8 +37,8 @@ interface Pending {
 
 const BATCH_MESSAGES = 1_000;
 const BATCH_BYTES = 4 * 1024 * 1024;
-const MAX_MESSAGES = 10_000;
-const MAX_BYTES = 64 * 1024 * 1024;
+export const MAX_MESSAGES = 10_000;
+export const MAX_BYTES = 64 * 1024 * 1024;
 
 /**
  * One commit at a time: what is sent while one is under way shares the next (group commit, after DeWitt et al.,

@@ -27,7 +27,7 @@ export interface EncodedJob {
 export type Encoded = EncodedEvent | EncodedJob;
 
 /** Largest payload, and largest meta, in bytes of UTF-8 JSON. */
-const MAX_BYTES = 1024 * 1024;
+export const MAX_BYTES = 1024 * 1024;
 const MAX_NAME = 255;
 const MAX_DELAY_MS = 100 * 365 * 86_400_000;
 /** What a message takes beside its payload and meta, about. */

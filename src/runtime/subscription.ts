@@ -27,8 +27,8 @@ interface Lane {
   running: number;
 }
 
-const MAX_WAITING = 10_000;
-const MAX_BYTES = 16 * 1024 * 1024;
+export const MAX_WAITING = 10_000;
+export const MAX_BYTES = 16 * 1024 * 1024;
 /** Handlers that never wait must not starve the rest of the process: so long, and so many deliveries between looks at the clock. */
 const TURN_MS = 5;
 const DELIVERIES_A_LOOK = 20;

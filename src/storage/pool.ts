@@ -20,7 +20,7 @@ interface Waiter {
 const IDLE_TIMEOUT_MS = 30_000;
 const CLOSE_GRACE_MS = 5_000;
 /** Statements that wait for a connection; those of the reserve are counted apart. */
-const MAX_WAITERS = 10_000;
+export const MAX_WAITERS = 10_000;
 
 /**
  * Connections for queries, most recently used first: `size` for ordinary users, and one more that only reserved

@@ -2,35 +2,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { checkFencing } from "./audit.js";
 import { checkBroadcasts, checkCalls, checkEmits, checkExactlyOnce, checkPunctuality, checkQueries } from "./checks.js";
-import { Findings } from "./findings.js";
-import type { Call, Effect, Emit, Entry, Heard, Query, Transition } from "./history.js";
-
-const emit = (seq: number, more: Partial<Emit> = {}): Emit =>
-  ({ kind: "emit", event: "balanced", node: "n1", seq, startedAt: seq, endedAt: seq + 1, error: null, ...more });
-const effect = (seq: number, more: Partial<Effect> = {}): Effect => ({ kind: "effect", event: "balanced", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
-const heard = (seq: number, more: Partial<Heard> = {}): Heard => ({ kind: "heard", event: "broadcast", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
-const call = (more: Partial<Call> = {}): Call =>
-  ({ kind: "call", node: "n1", attempts: 0, startedAt: 10_000, endedAt: 10_010, ranOn: "n2", error: null, retryable: null, failedOn: null, ...more });
-const query = (more: Partial<Query> = {}): Query => ({ kind: "query", node: "n1", startedAt: 0, endedAt: 5, error: null, ...more });
-const step = (change: Transition["change"], more: Partial<Transition> = {}): Transition =>
-  ({ kind: "transition", job: "1", change, by: "n1", holder: "id1", successor: null, kept: false, expired: false, at: 0, ...more });
-
-function found(entries: readonly Entry[]): Findings {
-  const findings = new Findings();
-  findings.history.add(...entries);
-  return findings;
-}
-
-function violations(entries: readonly Entry[], check: (findings: Findings) => void): string[] {
-  const findings = found(entries);
-  check(findings);
-  return findings.violations;
-}
-
-function assertFinds(actual: readonly string[], ...expected: readonly RegExp[]): void {
-  assert.equal(actual.length, expected.length, actual.join("\n"));
-  expected.forEach((pattern, index) => assert.match(actual[index]!, pattern));
-}
+import type { Call, Emit, Entry, Transition } from "./history.js";
+import { assertFinds, call, effect, emit, found, heard, query, step, violations } from "./planted.js";
 
 describe("the checker of balanced events", () => {
   test("is content with one effect for each accepted event, and none or one for a failed emit", () => {
@@ -41,7 +14,12 @@ describe("the checker of balanced events", () => {
   test("finds an accepted event without effect", () => assertFinds(violations([emit(1), emit(2), effect(1)], checkExactlyOnce), /without effect: 1/));
 
   test("finds an event with two effects, even of an emit that failed", () => {
-    assertFinds(violations([emit(1, { error: "TIMEOUT: late" }), effect(1), effect(1, { node: "n3" })], checkExactlyOnce), /more than one effect: 1/);
+    const failed = emit(2, { error: "TIMEOUT: late" });
+    assertFinds(violations([emit(1), effect(1), failed, effect(2), effect(2, { node: "n3" })], checkExactlyOnce), /more than one effect: 1/);
+  });
+
+  test("is not content where no event was accepted", () => {
+    assertFinds(violations([emit(1, { error: "TIMEOUT: late" })], checkExactlyOnce), /no balanced event was accepted/);
   });
 });
 
@@ -76,8 +54,15 @@ describe("the checker of broadcasts", () => {
     const findings = found([broadcast(1), heard(1, { at: 9_000 })]);
     checkPunctuality(findings, 6_000);
     assertFinds(findings.violations, /later than 6000 ms/);
+    assertFinds(violations([broadcast(1), heard(1)], (punctual) => checkPunctuality(punctual, 6_000)));
   });
   test("is content with each once and in order", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(1), heard(2))));
+  test("is not content where none was accepted", async () => {
+    assertFinds(await broadcasts(emit(1, { event: "broadcast", error: "TIMEOUT: late" })), /no broadcast event was accepted/);
+  });
+  test("takes for those of a node only what this node has heard", async () => {
+    assertFinds(await broadcasts(broadcast(1), heard(1, { node: "n3" })), /never reached n2: 1/);
+  });
   test("finds a lost one", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(2)), /never reached n2: 1, as n1\/1/));
   test("finds one that came twice", async () => assertFinds(await broadcasts(broadcast(1), heard(1), heard(1)), /twice or out of order/));
   test("finds two that changed places", async () => assertFinds(await broadcasts(broadcast(1), broadcast(2), heard(2), heard(1)), /twice or out of order/));
@@ -130,6 +115,14 @@ describe("the checkers of what needs the database", () => {
   test("find an unclear error", () => {
     assertFinds(violations([query(), query({ error: "undefined: Connection terminated" })], (findings) => checkQueries(findings, 800, 100)), /without a clear error/);
     assertFinds(violations([emit(1, { error: "57P01: terminating" })], checkEmits), /without a clear error/);
+  });
+  test("take it that a node which stops refuses emits, and one that does not stop does not", () => {
+    const refused = [emit(1, { error: "OUTBOX_CLOSED: stopping" })];
+    assertFinds(violations(refused, (findings) => checkEmits(findings, true)));
+    assertFinds(violations(refused, checkEmits), /without a clear error: 1/);
+  });
+  test("are not content where no question was answered", () => {
+    assertFinds(violations([query({ error: "TIMEOUT: late" })], (findings) => checkQueries(findings, 800, 100)), /no question was answered/);
   });
   test("find a question that took too long", () => {
     assertFinds(violations([query({ endedAt: 1_000, error: "TIMEOUT: late" }), query()], (findings) => checkQueries(findings, 800, 100)), /longer than their budget/);

@@ -33,7 +33,9 @@ export function effectsOf(findings: Findings, event: Effect["event"]): Map<strin
 /** Every accepted balanced event has its effect, and no event has two. An emit that failed may have been committed. */
 export function checkExactlyOnce(findings: Findings): void {
   const effects = effectsOf(findings, "balanced");
-  const lost = accepted(findings, "balanced").filter((emit) => !effects.has(emitId(emit)));
+  const emits = accepted(findings, "balanced");
+  const lost = emits.filter((emit) => !effects.has(emitId(emit)));
+  findings.check(emits.length > 0, "no balanced event was accepted");
   findings.none(lost, "accepted balanced events without effect");
   findings.none([...effects.values()].filter(({ length }) => length > 1), "balanced events with more than one effect");
 }
@@ -61,6 +63,7 @@ export async function checkBroadcasts(
     const got = new Set(heardBy(findings, to, event).map(idOf));
     return due(to).map(emitId).filter((id) => !got.has(id));
   };
+  findings.check(emits.length > 0, `no ${event} event was accepted`);
   const end = now() + limitMs;
   while (listening.some((to) => missing(to).length > 0) && now() < end) await sleep(50);
   for (const to of listening) checkListener(findings, to.node.name, heardBy(findings, to, event), missing(to));

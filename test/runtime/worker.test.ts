@@ -222,6 +222,22 @@ describe("worker engine", () => {
     await until(async () => (await cluster.jobs()).every((job) => job.token === null));
   });
 
+  it("claims no more than 4 MiB ahead of its free slots, by the size of the jobs before", async () => {
+    const { engine } = await cluster.node({ concurrency: 4, leaseMs: 30_000 });
+    const gate = new Gate();
+    const text = "x".repeat(512 * 1024);
+    const jobs = (count: number, slow: boolean): unknown[] => Array.from({ length: count }, () => ({ slow, text }));
+    await cluster.enqueue("large", [...jobs(20, false), ...jobs(40, true)]);
+    await engine.attach([worker("large", (_scope, payload) => ((payload as { slow: boolean }).slow ? gate.pass() : undefined))]);
+    engine.start();
+    await until(() => gate.waiting === 4);
+    const held = (await cluster.jobs()).filter((job) => job.token !== null).length;
+    assert.ok(held >= 4 && held <= 12, `${held} jobs of half a MiB are claimed`);
+    await engine.drain();
+    gate.open();
+    await until(async () => (await cluster.jobs()).every((job) => job.token === null));
+  });
+
   it("gives back what waits behind slow jobs, so that another node can take it", async () => {
     const { engine } = await cluster.node({ concurrency: 1, pollIntervalMs: 100 });
     const gate = new Gate();

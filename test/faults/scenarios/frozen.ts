@@ -1,7 +1,7 @@
 import { callsOf, checkCalls, checkExactlyOnce } from "../checks.js";
+import { hasLostJob } from "../checks/kills.js";
 import { now } from "../history.js";
 import { OFFLINE_AFTER_MS } from "../protocol.js";
-import type { FaultNode } from "../cluster.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const CALL_LIMIT_MS = 600;
@@ -41,11 +41,6 @@ export const frozen: Scenario = {
     checkCalls(trial, callsOf(trial, others), troubles);
   },
 };
-
-/** Another node took a job from it, as Postgres saw it. */
-function hasLostJob(trial: Trial, { nodeId, name }: FaultNode, since: number): boolean {
-  return trial.history.all("transition").some(({ change, holder, by, at }) => change === "release" && holder === nodeId && by !== name && at > since);
-}
 
 async function checkDropped(trial: Trial, dropped: () => Promise<boolean>): Promise<void> {
   await trial.within(OFFLINE_AFTER_MS + SLACK_MS, "a frozen node leaves peers()", dropped);

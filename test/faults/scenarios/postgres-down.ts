@@ -1,5 +1,6 @@
-import { accepted, checkBroadcasts, checkEmits, checkExactlyOnce, failed, listeningThroughout } from "../checks.js";
-import { idOf, now } from "../history.js";
+import { checkBroadcasts, checkEmits, checkExactlyOnce, failed, listeningThroughout } from "../checks.js";
+import { callRate, checkRate, emittersSince, hearersSince } from "../checks/recovery.js";
+import { now } from "../history.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const BACK_LIMIT_MS = 5_000;
@@ -15,17 +16,17 @@ export const postgresDown: Scenario = {
     await cluster.load({ calls: CALLS, balanced: 20, broadcasts: 20 });
     await trial.pause(500);
     // A node that has fallen behind at its start makes up for it: more than what is asked for is no rate to keep.
-    const baseline = Math.min(nodes.length * CALLS, await callRate(trial, trial.size(1_000, 2_000)));
+    const baseline = Math.min(nodes.length * CALLS, await nextRate(trial, trial.size(1_000, 2_000)));
     const mode = random.pick(["fast", "immediate"] as const);
     trial.fault(`Postgres down (${mode})`);
     await postgres.stop(mode);
-    const duringOutage = await callRate(trial, trial.size(4_000, 20_000));
+    const duringOutage = await nextRate(trial, trial.size(4_000, 20_000));
     await postgres.start();
     const upAt = trial.fault("Postgres up");
     await trial.within(BACK_LIMIT_MS, "all nodes emit again, hear broadcasts, run jobs and know each other", () => isBack(trial, upAt));
     await trial.pause(500);
     await trial.settle();
-    trial.check(duringOutage >= 0.9 * baseline, `calls fell from ${baseline.toFixed(0)} to ${duringOutage.toFixed(0)} a second`);
+    checkRate(trial, baseline, duringOutage);
     trial.none(trial.history.all("call").filter(failed), "failed calls");
     checkEmits(trial);
     checkExactlyOnce(trial);
@@ -34,27 +35,15 @@ export const postgresDown: Scenario = {
 };
 
 /** Calls a second that come back, over the next `ms`. */
-async function callRate(trial: Trial, ms: number): Promise<number> {
+async function nextRate(trial: Trial, ms: number): Promise<number> {
   const from = now();
   await trial.pause(ms);
-  const to = now();
-  const done = trial.history.all("call").filter((call) => !failed(call) && call.endedAt >= from && call.endedAt <= to);
-  return (done.length * 1_000) / (to - from);
+  return callRate(trial, from, now());
 }
 
 /** With what was emitted since `upAt`. */
 async function isBack(trial: Trial, upAt: number): Promise<boolean> {
-  if (emittersSince(trial, upAt) < 3 || hearersSince(trial, upAt) < 3 || !(await trial.cluster.agrees())) return false;
+  if (emittersSince(trial, upAt).size < 3 || hearersSince(trial, upAt).size < 3 || !(await trial.cluster.agrees())) return false;
   const workers = await trial.query("SELECT DISTINCT node FROM effects WHERE extract(epoch FROM at) * 1000 > $1", [upAt]);
   return workers.length === 3;
-}
-
-function hearersSince(trial: Trial, at: number): number {
-  const emitted = new Set(accepted(trial, "broadcast").filter(({ startedAt }) => startedAt >= at).map(({ node, seq }) => idOf({ emitter: node, seq })));
-  return new Set(trial.history.all("heard").filter((heard) => emitted.has(idOf(heard))).map(({ node }) => node)).size;
-}
-
-function emittersSince(trial: Trial, at: number): number {
-  const emits = [...accepted(trial, "balanced"), ...accepted(trial, "broadcast")];
-  return new Set(emits.filter(({ startedAt }) => startedAt >= at).map(({ node }) => node)).size;
 }

@@ -1,4 +1,5 @@
 import { checkBroadcasts, listeningThroughout } from "../checks.js";
+import { checkResyncs, isTold } from "../checks/resyncs.js";
 import { now } from "../history.js";
 import type { FaultNode } from "../cluster.js";
 import type { Scenario, Trial } from "../trial.js";
@@ -19,23 +20,24 @@ export const retention: Scenario = {
     await trial.cluster.load({ kept: 40 }, others);
     for (let round = 0; round < trial.size(1, 3); round++) await freeze(trial, victim, SHORT_MS);
     const longFrom = now();
-    trial.none(trial.history.all("resync"), "nodes told to resync that had missed nothing");
-    await freeze(trial, victim, LONG_MS);
+    const awayFrom = await freeze(trial, victim, LONG_MS);
     const wokeAt = now();
-    await trial.within(CAUGHT_UP_MS, "the node is told to resync", () => trial.history.all("resync").some(({ node }) => node === victim.name));
+    await trial.within(CAUGHT_UP_MS, "the node is told to resync", () => isTold(trial, victim.name, awayFrom));
     await trial.pause(500, 900);
     await trial.settle();
     const missed = [{ node: victim, from: 0, to: longFrom }, { node: victim, from: wokeAt, to: Infinity }];
     await checkBroadcasts(trial, [...listeningThroughout(others), ...missed], "kept");
-    trial.none(trial.history.all("resync").filter(({ node }) => node !== victim.name), "nodes told to resync that were there");
+    checkResyncs(trial, victim.name, awayFrom);
   },
 };
 
-async function freeze(trial: Trial, victim: FaultNode, ms: number): Promise<void> {
+/** Resolves with the time at which it froze. */
+async function freeze(trial: Trial, victim: FaultNode, ms: number): Promise<number> {
   await trial.pause(600, 1_000);
-  trial.fault(`SIGSTOP ${victim.name} for ${ms} ms`);
+  const frozenAt = trial.fault(`SIGSTOP ${victim.name} for ${ms} ms`);
   victim.signal("SIGSTOP");
   await trial.pause(ms);
   victim.signal("SIGCONT");
   trial.fault(`SIGCONT ${victim.name}`);
+  return frozenAt;
 }

@@ -1,0 +1,79 @@
+import { accepted, callsOf, effectsOf, failed, retried } from "../checks.js";
+import { idOf } from "../history.js";
+import { LEASE_MS } from "../protocol.js";
+import type { Findings } from "../findings.js";
+import type { Transition } from "../history.js";
+
+/** From the kill until every caller has seen its connection break, through a proxy, on a machine that is busy. */
+export const NOTICE_MS = 250;
+/** Between the kill as the harness sees it and the clock of Postgres. */
+const AUDIT_SLACK_MS = 150;
+
+interface Identity {
+  readonly name: string;
+  readonly nodeId: string;
+}
+
+export interface Kill {
+  readonly at: number;
+  readonly victim: Identity;
+  readonly survivors: readonly Identity[];
+}
+
+/** Calls without retries that fail were on it, and fail at once and retryable. Some were. */
+export function checkInFlight(findings: Findings, { at, victim, survivors }: Kill): void {
+  const plain = callsOf(findings, survivors).filter((call) => !retried(call) && call.startedAt <= at + NOTICE_MS && call.endedAt >= at);
+  const broken = plain.filter(failed);
+  findings.check(broken.length > 0, "no call was under way on a node that was killed");
+  findings.none(broken.filter(({ failedOn }) => failedOn !== victim.nodeId), "calls to other nodes that failed with a kill");
+  findings.none(broken.filter(({ endedAt }) => findings.took(at, endedAt) > NOTICE_MS), "calls that hung on a killed node");
+  findings.none(broken.filter(({ error }) => !error!.startsWith("CALL_FAILED")), "calls that a kill failed with another error");
+  findings.none(broken.filter(({ retryable }) => retryable !== true), "calls that a kill failed for good");
+}
+
+/** Every event accepted before the kill has its effect soon after it at the latest. */
+export function checkTakeover(findings: Findings, { at }: Kill): void {
+  const effects = effectsOf(findings, "balanced");
+  const pending = accepted(findings, "balanced").filter(({ endedAt }) => endedAt <= at);
+  const ranAt = (node: string, seq: number): number => effects.get(idOf({ emitter: node, seq }))?.[0]?.at ?? Infinity;
+  const late = pending.filter(({ node, seq }) => findings.took(at, ranAt(node, seq)) > LEASE_MS + 1_000);
+  findings.none(late, "jobs of a killed node that ran too late");
+}
+
+/** Others take the jobs that killed nodes held, within the lease, as Postgres saw it. Some were held. */
+export function checkOrphans(findings: Findings, kills: readonly Kill[]): void {
+  const orphans = kills.flatMap((kill) => orphansOf(findings, kill));
+  findings.check(orphans.length > 0, "no node that was killed held a job");
+  findings.none(orphans.filter(({ at, takenAt }) => findings.took(at, takenAt) > LEASE_MS + AUDIT_SLACK_MS), "jobs that were taken over later than leaseMs");
+}
+
+interface Orphan {
+  readonly job: string;
+  readonly at: number;
+  readonly takenAt: number;
+}
+
+function orphansOf(findings: Findings, { at, victim }: Kill): Orphan[] {
+  const steps = findings.history.all("transition");
+  const later = steps.filter((step) => step.at > at && step.change !== "extend");
+  return heldBy(victim, steps.filter((step) => step.at <= at)).flatMap((job) => {
+    const next = later.find((step) => step.job === job);
+    // Between the note of the kill and the signal it may still complete one.
+    if (next?.change === "end" && next.by === victim.name) return [];
+    return [{ job, at, takenAt: next?.at ?? Infinity }];
+  });
+}
+
+function heldBy({ nodeId }: Identity, steps: readonly Transition[]): string[] {
+  const holders = new Map<string, string | null>();
+  for (const { job, change, successor } of steps) {
+    if (change === "claim") holders.set(job, successor);
+    else if (change !== "extend") holders.delete(job);
+  }
+  return [...holders].filter(([, holder]) => holder === nodeId).map(([job]) => job);
+}
+
+/** Another node took a job from it, as Postgres saw it. */
+export function hasLostJob({ history }: Findings, { nodeId, name }: Identity, since: number): boolean {
+  return history.all("transition").some(({ change, holder, by, at }) => change === "release" && holder === nodeId && by !== name && at > since);
+}
