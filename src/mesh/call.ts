@@ -7,7 +7,7 @@ import { composeMiddleware } from "../pipeline/middleware.js";
 import { NO_RETRY, pause, retryDelay } from "../pipeline/retry.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { CallMiddleware, CallOptions, Strategy } from "../contract/mesh-client.js";
-import type { Dispatcher, ScopedContext } from "../contract/registration.js";
+import type { CancellationView, Dispatcher, ScopedContext } from "../contract/registration.js";
 import { Balancer } from "./balancing.js";
 import { resolvePolicy, type CallDefaults } from "./call-options.js";
 import type { Candidate, LocalActions, NodeDirectory } from "./directory.js";
@@ -29,6 +29,8 @@ export interface CallerOptions {
   readonly defaults: { readonly strategy: Strategy; readonly timeoutMs: number; readonly retries: number };
   /** This node's own load, 0 to 1, for the strategy `cpu`. Default: 0. */
   readonly cpuLoad?: () => number;
+  /** Aborted when the node closes: calls do not wait for another try then. Default: never. */
+  readonly closing?: CancellationView;
 }
 
 export interface MeshCaller {
@@ -118,7 +120,13 @@ class CallEngine {
 
   async #pauseBeforeRetry(call: PlannedCall, retry: number, cause: unknown): Promise<void> {
     const { cancellation, deadline, policy } = call;
-    if (!cancellation.aborted) await pause(this.#parts.wheel, Math.min(retryDelay(policy.retry, retry), deadline.remainingMs()), cancellation);
+    const { closing, wheel } = this.#parts;
+    const waiting = new Cancellation(cancellation);
+    const unlink = closing?.onAbort((reason) => waiting.abort(reason));
+    if (!waiting.aborted) await pause(wheel, Math.min(retryDelay(policy.retry, retry), deadline.remainingMs()), waiting);
+    unlink?.();
+    waiting.dispose();
+    if (closing?.aborted === true) throw toError(closing.reason);
     if (cancellation.aborted) throw interruption(call.name, deadline.budgetMs, cancellation.reason);
     if (deadline.remainingMs() <= 0) throw timeoutError(call.name, deadline.budgetMs, { cause });
   }

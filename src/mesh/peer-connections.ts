@@ -1,6 +1,7 @@
 import { now } from "../pipeline/deadline.js";
 import type { Candidate } from "./directory.js";
 import type { PeerPool } from "./peer-pool.js";
+import { LargeAnswers } from "./large-answers.js";
 import { SendQueue } from "./send-queue.js";
 import { TARGET_HEADER, WIRE_PROTOCOL } from "./wire-frames.js";
 import { WireLink } from "./wire-link.js";
@@ -30,6 +31,7 @@ export class PeerConnections {
   /** Of requests by POST. */
   readonly queue: SendQueue;
   readonly link: WireLink;
+  readonly largeAnswers = new LargeAnswers();
   readonly #onClosed: (peer: PeerConnections) => void;
   /** When the peer last answered anything. */
   lastAnswerAt = -Infinity;

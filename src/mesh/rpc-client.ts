@@ -21,7 +21,6 @@ import type { RpcAuth } from "./rpc-gate.js";
 import { RequestSigner } from "./rpc-signer.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
 import { clearUndelivered, isUndelivered, markUndelivered, saysDraining } from "./undelivered.js";
-import type { CallerWire } from "./wire-caller.js";
 import { LONGEST_ON_WIRE } from "./wire-frames.js";
 
 export interface RpcClientOptions {
@@ -88,9 +87,11 @@ class RpcClient implements RpcTransport {
     if (this.#closed) throw notRunning(true);
     const peer = this.#peer(candidate);
     const isSigned = this.#options.rpcAuth === "signed" || candidate.signed === true;
-    const wire = candidate.wire === true && !isSigned ? peer.link.open() : null;
+    const takesWire = candidate.wire === true && !isSigned && !peer.largeAnswers.expects(request.actionName);
+    const wire = takesWire ? peer.link.open() : null;
     // Before anything that costs time: what is refused should cost none.
-    this.#refuseOverload(peer, wire, deadline.remainingMs());
+    this.#refuseFull(peer);
+    if (wire === null) this.#refuseWait(peer, deadline.remainingMs());
     const body = this.#encode(request, deadline.remainingMs());
     const sending: Sending = { action: request.actionName, body, deadline };
     if (wire !== null && isAtMost(body, LONGEST_ON_WIRE)) {
@@ -98,6 +99,7 @@ class RpcClient implements RpcTransport {
       if (answer !== null) return this.#read(peer, request, answer);
       if (this.#closed) throw notRunning(true);
     }
+    if (wire !== null) this.#refuseWait(peer, deadline.remainingMs());
     const trace = asTraceparent(request.meta[TRACEPARENT]);
     const signed = isSigned ? this.#signer.prepare(candidate, { timeout: () => String(wireMs(deadline.remainingMs())), trace: trace ?? "", body }) : null;
     const headers = signed ?? this.#postHeaders(trace);
@@ -167,11 +169,15 @@ class RpcClient implements RpcTransport {
     }
   }
 
-  #refuseOverload(peer: PeerConnections, wire: CallerWire | null, remainingMs: number): void {
+  #refuseFull(peer: PeerConnections): void {
     const { size } = peer;
     if (size >= this.#options.maxPending) throw overloaded(peer, `${size} requests to it are under way or waiting already`);
+  }
+
+  /** For a connection, by POST. */
+  #refuseWait(peer: PeerConnections, remainingMs: number): void {
     const { expectedWaitMs } = peer.queue;
-    if (wire !== null || expectedWaitMs <= remainingMs * LONGEST_WAIT) return;
+    if (expectedWaitMs <= remainingMs * LONGEST_WAIT) return;
     throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
   }
 
@@ -200,6 +206,7 @@ class RpcClient implements RpcTransport {
   }
 
   #read(peer: PeerConnections, { actionName: action }: RpcRequest, answer: RawAnswer): unknown {
+    peer.largeAnswers.note(action, answer.body.length);
     try {
       return readAnswer(answer.status, textOf(answer), { action, nodeId: peer.nodeId }, this.#options.revive);
     } catch (error) {

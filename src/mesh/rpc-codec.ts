@@ -42,8 +42,8 @@ export function encodeRequest(request: RpcRequest, callerNodeId: string, remaini
   }
 }
 
-/** Whole ms, and never 0 while something remains. */
-export const wireMs = (remainingMs: number): number => Math.ceil(remainingMs);
+/** Whole ms, and never 0 while something remains. Longer ones are sent as the longest that is read as a duration. */
+export const wireMs = (remainingMs: number): number => Math.min(LONGEST_DURATION_MS - 1, Math.ceil(remainingMs));
 
 /** What a body says, or null where it is no request: not JSON, no object, or no `actionName`. */
 export function decodeRequest(text: string): ReceivedRequest | null {

@@ -6,6 +6,7 @@ import { Deadline, now } from "../pipeline/deadline.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { HostEnv, Scope } from "../contract/registration.js";
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
+import { ActionLoad } from "./action-load.js";
 import type { LocalActions } from "./directory.js";
 import { encodeError, type Undelivered } from "./error-codec.js";
 import { LoopShare } from "./loop-share.js";
@@ -68,6 +69,8 @@ const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"inva
 export class RpcDesk {
   readonly #options: RpcDeskOptions;
   readonly #loop = new LoopShare();
+  /** By name, of actions that were found here. */
+  readonly #loads = new Map<string, ActionLoad>();
   #inFlight = 0;
   #onIdle: () => void = () => undefined;
 
@@ -139,27 +142,57 @@ export class RpcDesk {
     return this.#failure(new MeshTimeoutError("a request whose body did not come", afterMs));
   }
 
-  async #run({ actionName, args, meta }: codec.ReceivedRequest, run: RequestRun, env: HostEnv): Promise<RpcAnswer> {
-    const { deadline, cancellation } = run;
+  async #run(received: codec.ReceivedRequest, run: RequestRun, env: HostEnv): Promise<RpcAnswer> {
+    const { actionName, args, meta } = received;
+    const { deadline, cancellation, readAt } = run;
     try {
-      if (this.#options.local.find(actionName) === undefined) {
-        return this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true });
-      }
+      const refusal = this.#notHere(actionName) ?? this.#crowded(actionName, deadline);
+      if (refusal !== null) return refusal;
       if (!this.#loop.isFree) {
-        const { expectedWaitMs } = this.#loop;
-        if (expectedWaitMs > deadline.remainingMs() * LONGEST_EXPECTED_WAIT) return this.overloaded(`a request would wait ${Math.round(expectedWaitMs)}ms for its turn, too much of its time`);
         await this.#waitForTurn(actionName, run);
+        // Nothing of it has begun: what has changed meanwhile sends it to another node.
+        const changed = this.#options.refuses() ? this.draining() : this.#notHere(actionName);
+        if (changed !== null) return changed;
       }
       if (cancellation.aborted) throw toError(cancellation.reason);
       if (deadline.remainingMs() <= 0) throw timeoutError(actionName, deadline.budgetMs);
-      const waitedMs = now() - run.readAt;
-      if (waitedMs > (deadline.at - run.readAt) * LONGEST_WAIT) return this.overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
+      const waitedMs = now() - readAt;
+      if (waitedMs > (deadline.at - readAt) * LONGEST_WAIT) return this.overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
       if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
-      const request: ExecuteRequest = { actionName, args };
-      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, run.scope()));
+      return await this.#execute(received, run, env);
     } catch (error) {
       return this.#failure(error);
     }
+  }
+
+  #notHere(actionName: string): RpcAnswer | null {
+    return this.#options.local.find(actionName) === undefined ? this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true }) : null;
+  }
+
+  /** Where the requests before it would take too much of its time: for the event loop, or for what the action's handlers share. */
+  #crowded(actionName: string, deadline: Deadline): RpcAnswer | null {
+    const loopMs = this.#loop.isFree ? 0 : this.#loop.expectedWaitMs;
+    const waitMs = Math.max(loopMs, this.#loads.get(actionName)?.expectedWaitMs ?? 0);
+    if (waitMs === 0 || waitMs <= deadline.remainingMs() * LONGEST_EXPECTED_WAIT) return null;
+    return this.overloaded(`a request would wait ${Math.round(waitMs)}ms for those before it, too much of its time`);
+  }
+
+  async #execute({ actionName, args }: codec.ReceivedRequest, { deadline, scope }: RequestRun, env: HostEnv): Promise<RpcAnswer> {
+    const request: ExecuteRequest = { actionName, args };
+    const load = this.#loadOf(actionName);
+    const beganAt = this.#loop.turnBeganAt();
+    const wasCalm = load.begin();
+    try {
+      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, scope()));
+    } finally {
+      load.end(wasCalm, beganAt, this.#loop.turnBeganAt(), deadline);
+    }
+  }
+
+  #loadOf(actionName: string): ActionLoad {
+    let load = this.#loads.get(actionName);
+    if (load === undefined) this.#loads.set(actionName, (load = new ActionLoad()));
+    return load;
   }
 
   /** No longer than the caller does. */

@@ -1,9 +1,11 @@
 import { MeshConfigurationError } from "../errors.js";
 import { readTls } from "../tls.js";
 import { TimerWheel } from "../pipeline/timer-wheel.js";
+import { Cancellation } from "../pipeline/cancellation.js";
 import { createCaller } from "./call.js";
 import { tlsPartName } from "./options.js";
 import { createErrorReviver } from "./error-revival.js";
+import { notRunning } from "./not-running.js";
 import { createRpcClient } from "./rpc-client.js";
 import { createRpcServer } from "./rpc-server.js";
 import type { MeshCaller } from "./call.js";
@@ -41,6 +43,7 @@ export function openRpc({ env, options, local, directory, cpuLoad, databaseNow, 
   const { defaultTimeoutMs, maxBodyBytes, maxInFlight, rpcAuth } = options;
   const tokens = options.tokenSecrets.map((name) => readToken(env, name));
   const wheel = new TimerWheel();
+  const closing = new Cancellation();
   const transport = createRpcClient({
     nodeId,
     tokens,
@@ -53,7 +56,7 @@ export function openRpc({ env, options, local, directory, cpuLoad, databaseNow, 
     allowed: options.allowedPeers,
   });
   const caller = createCaller({
-    nodeId, dispatcher, local, directory, transport, wheel, cpuLoad,
+    nodeId, dispatcher, local, directory, transport, wheel, cpuLoad, closing,
     middleware: options.middleware,
     defaults: { strategy: options.defaultStrategy, timeoutMs: defaultTimeoutMs, retries: options.defaultRetries },
   });
@@ -63,6 +66,7 @@ export function openRpc({ env, options, local, directory, cpuLoad, databaseNow, 
   });
   const close = async (): Promise<void> => {
     server.close();
+    closing.abort(notRunning(true));
     await transport.close();
     wheel.close();
   };

@@ -29,8 +29,10 @@ export interface CallerWireOptions {
 
 /** From here on the peer does not keep up with what it is sent. */
 export const MOST_UNREAD_BYTES = 1024 ** 2;
-/** Time for a sign of life. Longer than most handlers compute at a stretch, since a wire that ends fails all that is under way on it. */
+/** Time for a sign of life. Without one the peer is sent no more on this wire, until there is one. */
 export const PROBE_MS = 2_000;
+/** Of silence, since it was asked, after which the wire ends. Longer than handlers compute at a stretch: all that is under way on it fails. */
+export const SILENCE_MS = 15_000;
 
 type Answer = Extract<CalleeFrame, { kind: "answer" }>;
 
@@ -48,7 +50,9 @@ export class CallerWire {
   #takenId = Infinity;
   #ended = false;
   #error: Error | undefined;
+  /** Runs while the peer owes a sign of life. */
   #probe: NodeJS.Timeout | undefined;
+  #silent = false;
 
   constructor(socket: Duplex, options: CallerWireOptions) {
     this.#socket = socket;
@@ -72,7 +76,7 @@ export class CallerWire {
 
   /** It may be used for another request. */
   get isOpen(): boolean {
-    return !this.#ended && this.#takenId === Infinity && this.#writer.backlog <= MOST_UNREAD_BYTES;
+    return !this.#ended && !this.#silent && this.#takenId === Infinity && this.#writer.backlog <= MOST_UNREAD_BYTES;
   }
 
   /** Sends a request. What is returned takes it back, so that the peer cancels the handler. */
@@ -83,17 +87,11 @@ export class CallerWire {
     return () => this.#takeBack(id);
   }
 
-  /** Asks for a sign of life. Without one in time the wire ends. */
+  /** Asks for a sign of life. Without one in time others take the calls that follow, and in the end the wire ends. */
   probe(): void {
     if (this.#probe !== undefined || this.#ended) return;
     this.#writer.write(PING_LINE);
-    const probe = setTimeout(() => {
-      // Where this node itself has been busy or frozen, the sign may be here: one turn of the event loop brings it in.
-      setImmediate(() => {
-        if (this.#probe === probe) this.destroy(new Error(`no sign of life within ${PROBE_MS}ms`));
-      });
-    }, PROBE_MS);
-    this.#probe = probe;
+    this.#waitForSign(PROBE_MS, () => this.#onSilence());
   }
 
   /** Ends the wire. What is under way on it fails, by the error of the connection where it had one. */
@@ -111,9 +109,30 @@ export class CallerWire {
     this.#options.onEnd();
   }
 
+  #waitForSign(ms: number, otherwise: () => void): void {
+    const probe = setTimeout(() => {
+      // Where this node itself has been busy or frozen, the sign may be here: one turn of the event loop brings it in.
+      setImmediate(() => {
+        if (this.#probe === probe) otherwise();
+      });
+    }, ms);
+    this.#probe = probe;
+  }
+
+  #onSilence(): void {
+    this.#silent = true;
+    this.#waitForSign(SILENCE_MS - PROBE_MS, () => this.destroy(new Error(`no sign of life within ${SILENCE_MS}ms`)));
+    this.#endIfSilentAndIdle();
+  }
+
+  #endIfSilentAndIdle(): void {
+    if (this.#silent && this.size === 0) this.destroy(new Error(`no sign of life within ${PROBE_MS}ms`));
+  }
+
   #endProbe(): void {
     clearTimeout(this.#probe);
     this.#probe = undefined;
+    this.#silent = false;
   }
 
   #takeBack(id: number): void {
@@ -152,6 +171,8 @@ export class CallerWire {
   }
 
   #noteIfIdle(): void {
-    if (this.#requests.size === 0) this.#options.onIdle();
+    if (this.#requests.size > 0) return;
+    this.#options.onIdle();
+    this.#endIfSilentAndIdle();
   }
 }

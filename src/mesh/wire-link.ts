@@ -12,7 +12,7 @@ export interface WireLinkOptions extends Omit<CallerWireOptions, "onEnd"> {
 
 /** Where a wire cannot be made, as behind a proxy that lets no upgrade through, POST does for that long. */
 const REFUSED_PAUSE_MS = 30_000;
-/** After wires that broke soon, pauses grow from the first to the last. */
+/** After wires that broke soon, or could not be made for another reason, pauses grow from the first to the last. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 30_000;
 /** A wire that has lived that long was a good one: what ended it may be over. */
@@ -61,9 +61,10 @@ export class WireLink {
       const socket = await this.#options.connect(making.signal);
       if (making.signal.aborted) socket.destroy();
       else this.#use(socket);
-    } catch {
+    } catch (error) {
       // The calls, which go by POST, will tell what is wrong with the peer, if it is not just the upgrade.
-      this.#notBefore = now() + REFUSED_PAUSE_MS;
+      if (isRefusal(error)) this.#notBefore = now() + REFUSED_PAUSE_MS;
+      else this.#pauseLonger();
     } finally {
       clearTimeout(limit);
       this.#making = null;
@@ -77,10 +78,17 @@ export class WireLink {
       ...this.#options,
       onEnd: () => {
         this.#wire = null;
-        this.#breaks = now() - madeAt >= GOOD_AFTER_MS ? 0 : this.#breaks + 1;
-        this.#notBefore = now() + Math.min(LONGEST_PAUSE_MS, (FIRST_PAUSE_MS * 2 ** this.#breaks) / 2);
+        if (now() - madeAt >= GOOD_AFTER_MS) this.#breaks = 0;
+        this.#pauseLonger();
         this.#options.onIdle();
       },
     });
   }
+
+  #pauseLonger(): void {
+    this.#notBefore = now() + Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** this.#breaks++);
+  }
 }
+
+/** The peer, or what is in between, has answered, and not with the upgrade: undici says so by this code. */
+const isRefusal = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === "UND_ERR_SOCKET" && /upgrade/.test((error as Error).message);

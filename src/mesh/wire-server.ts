@@ -35,6 +35,8 @@ export class WireServer {
 
   /** Makes a wire of an upgrade, or answers why not. The token is shown once, for all that comes on the wire. */
   take(request: IncomingMessage, socket: Duplex, head: Buffer, env: HostEnv): void {
+    // The caller may have given up while a route before this one looked at the request.
+    if (socket.destroyed) return;
     socket.on("error", ignore);
     const refusal = this.#refusal(request, env);
     if (refusal !== null) return refuse(socket, refusal);
