@@ -10,8 +10,9 @@ import { LONGEST_EXPECTED_WAIT, LONGEST_WAIT as longestWaitForTurn } from "#mesh
 import { DEFAULTS as rpcServer } from "#mesh/mesh/rpc-server.js";
 import { MOST_CALLERS } from "#mesh/mesh/replay-guard.js";
 import { MOST_COUNTS } from "#mesh/mesh/rpc-signer.js";
+import { CROWD } from "#mesh/mesh/action-load.js";
 import { MOST_UNREAD_BYTES as unreadAnswers } from "#mesh/mesh/wire-callee.js";
-import { MOST_UNREAD_BYTES as unreadRequests, PROBE_MS } from "#mesh/mesh/wire-caller.js";
+import { MOST_UNREAD_BYTES as unreadRequests, PROBE_MS, SILENCE_MS } from "#mesh/mesh/wire-caller.js";
 import { LONGEST_ON_WIRE } from "#mesh/mesh/wire-frames.js";
 import { MAX_CALL_DEPTH } from "#mesh/pipeline/call-depth.js";
 import { LINGER_MS, MOST_AT_ONCE } from "#mesh/pipeline/linger-limit.js";
@@ -88,9 +89,10 @@ const CONSTANTS: Readonly<Record<string, readonly number[]>> = {
   "body of a request on a wire": [LONGEST_ON_WIRE],
   "requests on a wire that the callee has not read": [unreadRequests],
   "answers on a wire that the caller has not read": [unreadAnswers],
-  "time for a sign of life on a wire, after a timeout in silence": [PROBE_MS],
+  "time for a sign of life on a wire, after a timeout in silence": [PROBE_MS, SILENCE_MS],
   "expected wait for a connection to a peer": [longestWaitToSend],
   "wait of a request for its turn on the node that runs it": [longestWaitForTurn, LONGEST_EXPECTED_WAIT],
+  "wait of a request for what the handlers of its action share, told by Little's law": [CROWD, LONGEST_EXPECTED_WAIT],
   "time for a request body, or a line on a wire, to arrive": [rpcServer.bodyTimeoutMs],
   "result": [rpcServer.maxResultBytes],
   "depth of a chain of calls": [MAX_CALL_DEPTH],

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MeshError, MeshOverloadedError, MeshValidationError } from "@chimpbase/mesh";
 import type { ScopedContext } from "#mesh/contract/registration.js";
 import { EXECUTE_ACTION } from "#mesh/mesh/rpc-desk.js";
 import { until } from "../support/wait.js";
-import { PATH, post, RawConnection, RpcNode, TOKEN } from "./rpc-fixture.js";
+import { PATH, post, RawConnection, RpcNode, TOKEN, type RawReply } from "./rpc-fixture.js";
 
 const never = (): Promise<never> => new Promise(() => undefined);
 const nested = (depth: number): unknown => JSON.parse("[".repeat(depth) + "]".repeat(depth));
@@ -326,6 +326,51 @@ test("a request that loses half of its time before its turn comes is refused, an
   for (const { json } of refused) assert.deepEqual([json.code, json.undelivered, json.draining], ["OVERLOADED", true, undefined]);
   assert.match(String(refused[0]!.json.error), /has waited \d+ms for its turn/);
   assert.equal((await post(node, { actionName: "v1.t.burn" })).status, 200);
+});
+
+/** Thirty requests of 15 ms each, of which most wait for their turn when `inBetween` has run. */
+async function queued(t: TestContext, inBetween: (node: RpcNode) => void): Promise<{ readonly begun: number; readonly replies: readonly RawReply[] }> {
+  const node = await RpcNode.start();
+  t.after(() => node.close());
+  let begun = 0;
+  node.actions.add("v1.t.burn", () => { begun++; burn(15); });
+  const replies = Array.from({ length: 30 }, () => post(node, { actionName: "v1.t.burn" }));
+  await until(() => begun > 3);
+  inBetween(node);
+  return { replies: await Promise.all(replies), begun };
+}
+
+test("requests that wait for their turn when their action is taken off go to other nodes, and reach no handler", async (t) => {
+  const { begun, replies } = await queued(t, (node) => node.actions.remove("v1.t.burn"));
+  const gone = replies.filter(({ status }) => status === 404);
+  assert.ok(gone.length > 5, `${gone.length} of 30 were late`);
+  assert.equal(begun + gone.length, 30);
+  for (const { json } of gone) assert.deepEqual([json.code, json.undelivered], ["ACTION_NOT_FOUND", true]);
+});
+
+test("requests that wait for their turn when the node begins to refuse go to other nodes, and reach no handler", async (t) => {
+  const { begun, replies } = await queued(t, (node) => (node.draining = true));
+  const refused = replies.filter(({ status }) => status === 503);
+  assert.ok(refused.length > 5, `${refused.length} of 30 were late`);
+  assert.equal(begun + refused.length, 30);
+  for (const { json } of refused) assert.deepEqual([json.code, json.undelivered, json.draining], ["OVERLOADED", true, true]);
+});
+
+test("where handlers wait for what they share until requests die of it, those that come are refused at once", async (t) => {
+  const node = await RpcNode.start();
+  t.after(() => node.close());
+  node.actions.add("v1.t.hang", ({ signal }) => new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(new Error("ended")))));
+  const hang = (timeoutMs: number): Promise<RawReply> => post(node, { actionName: "v1.t.hang" }, { headers: { "x-chimpbase-mesh-timeout": String(timeoutMs) } });
+  const staying = Array.from({ length: 100 }, () => hang(60_000));
+  const dying = Array.from({ length: 80 }, (_, i) => hang(300 + 10 * i));
+  for (const { status } of await Promise.all(dying)) assert.equal(status, 408);
+  const begunAt = performance.now();
+  const { status, json } = await hang(300);
+  assert.deepEqual([status, json.code, json.undelivered], [503, "OVERLOADED", true]);
+  assert.match(String(json.error), /would wait \d+ms for those before it/);
+  assert.ok(performance.now() - begunAt < 250, "it was not waited for");
+  node.dispatcher.drain.abort(new Error("the test is over"));
+  await Promise.all(staying);
 });
 
 const slowly = async (node: RpcNode, timeoutMs: number, inBetween: () => unknown): Promise<RawConnection> => {

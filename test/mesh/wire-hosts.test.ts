@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
-import { chimpbaseMesh, service } from "@chimpbase/mesh";
-import type { Context, Host, HostOptions, MeshOptions, Registration } from "@chimpbase/mesh";
+import { chimpbaseMesh, MeshCallError, service } from "@chimpbase/mesh";
+import type { MeshError, Context, Host, HostOptions, MeshOptions, Registration } from "@chimpbase/mesh";
 import { createAuthority } from "../support/certificates.js";
 import { until } from "../support/wait.js";
 import { MeshFixture } from "./mesh-fixture.js";
@@ -97,6 +97,18 @@ test("a host that stops ends what is under way on its wires, up to its drain lim
   assert.equal(await done, "done");
   await stopping;
   assert.equal(((await hung) as { readonly code: string }).code, "CANCELLED");
+});
+
+test("a call that waits to be tried again when its host stops is told so at once", async () => {
+  await using mesh = await MeshFixture.open();
+  const from = await mesh.started([caller]);
+  const failing = service({ name: "failing", actions: { fail: () => { throw new MeshCallError("not now"); } } });
+  await mesh.started([failing]);
+  await from.mesh.waitFor("v1.failing.fail");
+  const call = from.mesh.call("v1.failing.fail", {}, { timeoutMs: 60_000, retry: { attempts: 9, delayMs: 50_000, jitter: 0 } }).catch((error: unknown) => error);
+  await sleep(50);
+  await from.stop();
+  assert.equal(((await call) as MeshError).code, "MESH_NOT_RUNNING");
 });
 
 test("callers that stop leave nothing open at the nodes that they called", async () => {

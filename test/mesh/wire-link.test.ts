@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
+import { duplexPair } from "node:stream";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MeshCallError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError } from "@chimpbase/mesh";
 import type { MeshError } from "@chimpbase/mesh";
 import type { Candidate } from "#mesh/mesh/directory.js";
+import { CallerWire, PROBE_MS, SILENCE_MS } from "#mesh/mesh/wire-caller.js";
 import { relayTo, type Relay } from "../support/network.js";
 import { until } from "../support/wait.js";
 import { PATH, RpcNode, type NodeOptions } from "./rpc-fixture.js";
@@ -256,18 +259,108 @@ test("a timeout without a sign of life asks for one: a peer that gives it keeps 
   assert.equal(open.closed, false);
 });
 
-test("a peer that gives none loses its wire, and the calls on it fail", async (t) => {
+test("a peer that gives none is sent no more on its wire; what is under way there has its time, and a late sign opens it again", async (t) => {
   const { a, odd, wire } = await oddly(t);
   const open = await wire();
-  const long = outcome(a.call("v1.x.long", {}, { timeoutMs: 10_000 }));
-  const begunAt = performance.now();
+  const long = a.call("v1.x.long", {}, { timeoutMs: 10_000 });
   assert.ok(await outcome(a.call("v1.x.short", {}, { timeoutMs: 100 })) instanceof MeshTimeoutError);
-  const error = await long;
-  assert.ok(error instanceof MeshCallError && error.retryable && /no sign of life/.test(error.message), String(error));
-  assert.ok(performance.now() - begunAt < 4_000);
-  await until(() => open.closed);
+  const { posted } = odd;
+  await until(async () => {
+    await outcome(a.call("v1.x.y", {}, { timeoutMs: 100 }));
+    return odd.posted > posted;
+  });
   assert.equal(await a.call("v1.x.y"), "posted");
-  assert.equal(odd.posted, 2);
+  assert.equal(open.closed, false);
+  open.send("P\n" + answer(idOf(requests(open)[0]!), "in the end"));
+  assert.equal(await long, "in the end");
+  const again = a.call("v1.x.again");
+  await until(() => requests(open).at(-1)!.includes("v1.x.again"));
+  open.send(answer(idOf(requests(open).at(-1)!), "on the wire"));
+  assert.equal(await again, "on the wire");
+  assert.equal(odd.upgrades.length, 1);
+});
+
+test("a wire whose peer stays silent ends with what is under way on it", async (t) => {
+  const { a, odd, wire } = await oddly(t);
+  const open = await wire();
+  const last = outcome(a.call("v1.x.last", {}, { timeoutMs: 2_500 }));
+  assert.ok(await outcome(a.call("v1.x.short", {}, { timeoutMs: 100 })) instanceof MeshTimeoutError);
+  assert.ok(await last instanceof MeshTimeoutError);
+  await until(() => open.closed);
+  await until(async () => (await a.call("v1.x.y", {}, { timeoutMs: 200 }).catch(() => undefined)) !== "posted" || odd.upgrades.length === 2);
+});
+
+test("a wire whose peer is silent for too long fails what is under way on it", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const [ours, theirs] = duplexPair();
+  const failed: Error[] = [];
+  let ended = 0;
+  const wire = new CallerWire(ours, { maxAnswerBytes: 1_000, onSign: () => undefined, onIdle: () => undefined, onEnd: () => void ended++ });
+  wire.send(60_000, "{}", { answered: () => assert.fail(), failed: (error) => void failed.push(error), untaken: () => assert.fail() });
+  await once(theirs, "readable");
+  wire.probe();
+  t.mock.timers.tick(PROBE_MS);
+  await until(() => !wire.isOpen);
+  t.mock.timers.tick(SILENCE_MS - PROBE_MS - 1);
+  await new Promise(setImmediate);
+  assert.equal(ended, 0);
+  t.mock.timers.tick(1);
+  await until(() => ended === 1);
+  assert.match(failed[0]!.message, /no sign of life within 15000ms/);
+});
+
+test("the longest time that a call may be given is sent as one that the peer understands, and disturbs no other call", async (t) => {
+  const [a, b] = await pair(t);
+  const budgets: number[] = [];
+  b.actions.add("v1.b.budget", ({ scope }) => void budgets.push(scope.deadline!.budgetMs));
+  await a.wireTo(b);
+  const beside = a.call("v1.b.echo", "beside");
+  const { posted } = b;
+  for (const timeoutMs of [1e11, 2e12, Number.MAX_SAFE_INTEGER, Number.MAX_VALUE]) await a.call("v1.b.budget", {}, { timeoutMs });
+  assert.equal(await beside, "beside");
+  assert.deepEqual([b.posted, b.upgrades], [posted, 1]);
+  assert.ok(budgets[0]! > 9e10 && budgets[0]! <= 1e11);
+  for (const budgetMs of budgets.slice(1)) assert.ok(budgetMs > 9e11 && budgetMs < 1e12, String(budgetMs));
+});
+
+test("an action that gives large answers is called by POST from then on, where they hold up nobody", async (t) => {
+  const [a, b] = await pair(t);
+  const text = "x".repeat(300_000);
+  b.actions.add("v1.b.large", () => text);
+  await a.wireTo(b);
+  const { posted } = b;
+  assert.equal(await a.call("v1.b.large"), text);
+  assert.equal(b.posted, posted);
+  assert.equal(await a.call("v1.b.large"), text);
+  assert.equal(b.posted, posted + 1);
+  await a.call("v1.b.echo", 1);
+  assert.equal(b.posted, posted + 1);
+});
+
+test("a body that goes by POST beside a wire is refused where it would wait too long", async (t) => {
+  const [a, b] = await pair(t, { client: { connections: 1 } });
+  b.actions.add("v1.b.slow", () => sleep(20));
+  await a.wireTo(b);
+  const large = { text: "x".repeat(300_000) };
+  for (let i = 0; i < 40; i++) await a.call("v1.b.slow", large);
+  const results = await Promise.all(Array.from({ length: 60 }, () => outcome(a.call("v1.b.slow", large, { timeoutMs: 800 }))));
+  const refused = results.filter((error) => error instanceof MeshOverloadedError && /for its turn/.test(error.message));
+  assert.ok(refused.length >= 20, `${refused.length} of 60 were refused`);
+  assert.ok(!results.some((error) => error instanceof MeshTimeoutError), "none died waiting");
+});
+
+test("a wire that could not be made for want of a connection is tried again soon", async (t) => {
+  const { a, b, relay } = await relayed(t);
+  await relay.cut();
+  assert.ok(await outcome(a.call("v1.b.echo", 1)) instanceof MeshCallError);
+  await until(async () => {
+    await outcome(a.call("v1.b.echo", 1));
+    return b.wires.size === 0;
+  });
+  await sleep(700);
+  await outcome(a.call("v1.b.echo", 1));
+  await relay.open();
+  await a.wireTo(b);
 });
 
 for (const [what, line] of [["is none", "HTTP/1.1 400 Bad Request\n"], ["is empty", "\n"], ["answers nothing", "A1 200\n"]] as const) {

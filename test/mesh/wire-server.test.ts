@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
+import type { IncomingMessage } from "node:http";
+import { Socket } from "node:net";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { MeshError } from "@chimpbase/mesh";
-import type { ScopedContext } from "#mesh/contract/registration.js";
+import type { HostEnv, ScopedContext } from "#mesh/contract/registration.js";
 import { EXECUTE_ACTION } from "#mesh/mesh/rpc-desk.js";
 import { until } from "../support/wait.js";
 import { RawWire, upgradeRequest, type Shown } from "./raw-wire.js";
-import { RpcNode, TOKEN, type NodeOptions } from "./rpc-fixture.js";
+import { PATH, RpcNode, TOKEN, type NodeOptions } from "./rpc-fixture.js";
 
 const never = (): Promise<never> => new Promise(() => undefined);
 
@@ -52,6 +54,13 @@ test("a wire that is meant for another node is answered 421, with where this one
   const { status, json } = await refused(t, node, { target: "predecessor" });
   assert.deepEqual([status, json.code, json.undelivered, json.data], ["421", "WRONG_NODE", true, { advertisedUrl: node.address.advertisedUrl }]);
   (await RawWire.to(node, { target: "callee" })).destroy();
+});
+
+test("a socket that has closed while others looked at its request becomes no wire", async (t) => {
+  const node = await nodeFor(t);
+  const socket = new Socket().destroy();
+  node.server.upgrade({ url: PATH, headers: { "x-chimpbase-mesh-token": TOKEN } } as unknown as IncomingMessage, socket, Buffer.alloc(0), {} as HostEnv);
+  assert.deepEqual([socket.listenerCount("data"), socket.listenerCount("error")], [0, 0]);
 });
 
 test("a draining node refuses a wire, and on a wire that stands each request", async (t) => {
