@@ -26,6 +26,7 @@ export const moleculer = peer("Moleculer", "moleculer.mjs", "0");
 export const moleculerWithLimit: System = { ...peer("Moleculer, limit of 5 s", "moleculer.mjs", "5000"), part: "shown" };
 export const moleculerTcp = peer("Moleculer TCP", "moleculer.mjs", "tcp");
 export const httpFloor: System = { ...peer("node:http, undici", "http.mjs"), part: "shown" };
+export const functionFloor: System = { ...bareNode, name: "plain async function" };
 export const sqlFloor: System = { ...peer("raw SQL, 500 a batch", "postgres.mjs"), part: "shown" };
 export const notifyFloor: System = { ...peer("pg_notify, 50 packed", "postgres.mjs"), part: "shown" };
 

@@ -3,7 +3,7 @@ import { kindNumber } from "../commands.js";
 import type { Latencies, Rate } from "../measure.js";
 import type { CallKind } from "../roles.js";
 import type { Goal, Result, Row, Scenario } from "../scenario.js";
-import { httpFloor, mesh, moleculer, moleculerOverBrokers, moleculerTcp, moleculerWithLimit, nestTcp } from "../systems.js";
+import { functionFloor, httpFloor, mesh, moleculer, moleculerOverBrokers, moleculerTcp, moleculerWithLimit, nestTcp } from "../systems.js";
 
 interface Load {
   readonly kind: CallKind;
@@ -89,7 +89,7 @@ export const local: Scenario = {
   name: "local",
   about: "a call within the process, with deadline, context and validation hooks",
   async run(bench) {
-    const teams = await bench.teams([mesh, moleculer, moleculerWithLimit], ["local"]);
+    const teams = await bench.teams([mesh, moleculer, moleculerWithLimit, functionFloor], ["local"]);
     const figures = await measureCalls(bench, teams, { kind: "add", concurrency: 64 });
     return [{ scenario: "local", measure: "local call, 64 at a time", unit: "calls/s", better: "more", goal: { ratio: 1.5 }, results: resultsOf(figures, ({ rate }) => rate) }];
   },
