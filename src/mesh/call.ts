@@ -13,6 +13,7 @@ import { resolvePolicy, type CallDefaults } from "./call-options.js";
 import type { Candidate, LocalActions, NodeDirectory } from "./directory.js";
 import { runLocal } from "./local-run.js";
 import { mergeMeta } from "./meta.js";
+import { notRunning } from "./not-running.js";
 import { PlannedCall } from "./planned-call.js";
 import { newestActions } from "./rpc-scope.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
@@ -126,8 +127,8 @@ class CallEngine {
     if (!waiting.aborted) await pause(wheel, Math.min(retryDelay(policy.retry, retry), deadline.remainingMs()), waiting);
     unlink?.();
     waiting.dispose();
-    if (closing?.aborted === true) throw toError(closing.reason);
     if (cancellation.aborted) throw interruption(call.name, deadline.budgetMs, cancellation.reason);
+    if (closing?.aborted === true) throw notRunning(true, cause);
     if (deadline.remainingMs() <= 0) throw timeoutError(call.name, deadline.budgetMs, { cause });
   }
 

@@ -2,8 +2,8 @@
 const SLOTS = 1024;
 
 /**
- * Values under ids that rise, for those that come and go by the hundred thousand: the newest 1024 ids have a slot each, and the few that
- * are still there when their slot is wanted again move to a map.
+ * Values under ids that rise, for those that come and go by the hundred thousand: the newest 1024 ids have a slot each, and those that
+ * are still there when their slot is wanted again move to a map. As long as these are few, they cost no collection.
  *
  * A `Map` alone would do, but for the garbage it makes. V8's links every table that it has outgrown to the next one: once a dead table has
  * grown old, it keeps all later ones, and what they held, through each collection of young objects.

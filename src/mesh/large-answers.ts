@@ -1,4 +1,5 @@
 import { now } from "../pipeline/deadline.js";
+import { isAtMost } from "./rpc-codec.js";
 import { LONGEST_ON_WIRE } from "./wire-frames.js";
 
 /** How long one large answer tells that others may follow. */
@@ -8,9 +9,9 @@ export const EXPECTED_FOR_MS = 60_000;
 export class LargeAnswers {
   readonly #until = new Map<string, number>();
 
-  /** `length`: of the answer, in bytes or characters. */
-  note(action: string, length: number): void {
-    if (length > LONGEST_ON_WIRE) this.#until.set(action, now() + EXPECTED_FOR_MS);
+  note(action: string, answer: Buffer | string): void {
+    const isLarge = typeof answer === "string" ? !isAtMost(answer, LONGEST_ON_WIRE) : answer.byteLength > LONGEST_ON_WIRE;
+    if (isLarge) this.#until.set(action, now() + EXPECTED_FOR_MS);
   }
 
   expects(action: string): boolean {

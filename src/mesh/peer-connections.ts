@@ -9,6 +9,8 @@ import { WireLink } from "./wire-link.js";
 export interface PeerConnectionsOptions {
   /** Requests by POST at a time. */
   readonly connections: number;
+  /** Requests under way and waiting. */
+  readonly maxPending: number;
   readonly maxAnswerBytes: number;
   readonly connectTimeoutMs: number;
   /** What an upgrade shows the peer. May throw. */
@@ -20,6 +22,9 @@ export interface PeerConnectionsOptions {
 /** An upgrade takes a round trip on top of its connection. */
 const UPGRADE_PER_CONNECT = 2;
 
+/** As many as by POST; then as many as the peer answers soon. */
+export const ON_WIRE_AT_FIRST = 64;
+
 /** All connections to one peer, kept until it is gone and nothing is under way to it any more. */
 export class PeerConnections {
   readonly nodeId: string;
@@ -30,6 +35,8 @@ export class PeerConnections {
   readonly pool: PeerPool["pool"];
   /** Of requests by POST. */
   readonly queue: SendQueue;
+  /** Of requests on the wire. */
+  readonly wireQueue: SendQueue;
   readonly link: WireLink;
   readonly largeAnswers = new LargeAnswers();
   readonly #onClosed: (peer: PeerConnections) => void;
@@ -45,19 +52,19 @@ export class PeerConnections {
     this.pool = pool;
     this.#onClosed = options.onClosed;
     const onIdle = (): void => this.#closeIfGone();
-    this.queue = new SendQueue(options.connections, onIdle);
+    this.queue = new SendQueue({ atOnce: options.connections, onIdle });
+    this.wireQueue = new SendQueue({ atOnce: ON_WIRE_AT_FIRST, most: options.maxPending, onIdle });
     this.link = new WireLink({
       connect: async (signal) => upgrade(WIRE_PROTOCOL, [...options.wireHeaders(), TARGET_HEADER, nodeId], signal),
       timeoutMs: UPGRADE_PER_CONNECT * options.connectTimeoutMs,
       maxAnswerBytes: options.maxAnswerBytes,
       onSign: () => (this.lastAnswerAt = now()),
-      onIdle,
     });
   }
 
   /** Requests under way and waiting. */
   get size(): number {
-    return this.queue.size + this.link.size;
+    return this.queue.size + this.wireQueue.size;
   }
 
   /** The peer is gone: connections close when nothing is under way any more. */

@@ -21,9 +21,15 @@ export interface PeerPool {
   /** Of requests. */
   readonly path: string;
   readonly pool: Pool;
-  /** Makes a connection of its own for `protocol`. Rejects where the peer does not answer 101, and where `signal` aborts. */
+  /** Makes a connection of its own for `protocol`. Rejects where `signal` aborts, and with `UpgradeRefusedError` where the peer answers without one. */
   upgrade(protocol: string, headers: readonly string[], signal: AbortSignal): Promise<Duplex>;
 }
+
+/** A request for an upgrade was answered with something else. */
+export class UpgradeRefusedError extends Error {}
+
+/** undici has no code of its own for it. */
+const isAnswer = ({ message }: Error): boolean => message === "bad upgrade";
 
 /** Connections to a peer, made when they are needed. Throws `MeshCallError`, undelivered, for an address that must not be called. */
 export function openPeerPool(candidate: Candidate, options: PeerPoolOptions): PeerPool {
@@ -40,6 +46,8 @@ export function openPeerPool(candidate: Candidate, options: PeerPoolOptions): Pe
     try {
       const { socket } = await client.upgrade({ path, headers: [...headers], protocol, signal });
       return socket;
+    } catch (error) {
+      throw isAnswer(error as Error) ? new UpgradeRefusedError("the peer has answered without an upgrade", { cause: error }) : error;
     } finally {
       // With the upgrade the client has let go of the socket.
       void client.destroy().catch(() => undefined);

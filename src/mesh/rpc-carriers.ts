@@ -1,3 +1,4 @@
+import { MeshTimeoutError } from "../errors.js";
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { now } from "../pipeline/deadline.js";
 import type { DeadlineView } from "../contract/registration.js";
@@ -5,7 +6,10 @@ import type { PeerConnections } from "./peer-connections.js";
 import { TIMEOUT_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
 import { SignedRequest } from "./rpc-signer.js";
+import type { Begin, Ending } from "./send-queue.js";
 import type { CallerWire } from "./wire-caller.js";
+
+const ignore = (): void => undefined;
 
 /** A request as it waits to be sent. */
 export interface Sending {
@@ -55,14 +59,42 @@ export function byPost(peer: PeerConnections, sending: Sending, { maxAnswerBytes
   };
 }
 
-/** Among others on one connection, at once. Answered with null where the wire has ended before the peer took the request. */
-export function byWire(wire: CallerWire, peer: PeerConnections, { body, deadline }: Sending, toFailure: ToFailure): Carrier<RawAnswer | null> {
-  return (sender) =>
-    wire.send(wireMs(deadline.remainingMs()), body, {
-      answered: (answer) => sender.answered(answer),
-      failed: (error) => sender.failed(toFailure(peer, error, true)),
-      untaken: () => sender.answered(null),
-    });
+/** Among others on one connection, when its turn has come. Answered with null where the wire has ended before the peer took the request. */
+export function byWire(wire: CallerWire, peer: PeerConnections, { action, body, deadline }: Sending, toFailure: ToFailure): Carrier<RawAnswer | null> {
+  return (sender) => {
+    let over: (how?: Ending) => void = ignore;
+    let takeBack = ignore;
+    const begin: Begin = (ended) => {
+      const remainingMs = deadline.remainingMs();
+      if (remainingMs <= 0 || !wire.isOpen) {
+        if (remainingMs <= 0) sender.failed(timeoutError(action, deadline.budgetMs));
+        else sender.answered(null);
+        return false;
+      }
+      over = ended;
+      takeBack = wire.send(wireMs(remainingMs), body, {
+        answered: (answer) => {
+          ended("answered");
+          sender.answered(answer);
+        },
+        failed: (error) => {
+          ended();
+          sender.failed(toFailure(peer, error, true));
+        },
+        untaken: () => {
+          ended();
+          sender.answered(null);
+        },
+      });
+      return true;
+    };
+    const leaveQueue = peer.wireQueue.add(begin, deadline.budgetMs);
+    return (reason) => {
+      leaveQueue();
+      takeBack();
+      over(reason instanceof MeshTimeoutError ? "late" : "other");
+    };
+  };
 }
 
 /** Its turn has come. False where that took too long: the peer is spared a request that nobody waits for. */

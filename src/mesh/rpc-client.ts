@@ -20,6 +20,7 @@ import { textOf, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcAuth } from "./rpc-gate.js";
 import { RequestSigner } from "./rpc-signer.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
+import type { SendQueue } from "./send-queue.js";
 import { clearUndelivered, isUndelivered, markUndelivered, saysDraining } from "./undelivered.js";
 import { LONGEST_ON_WIRE } from "./wire-frames.js";
 
@@ -87,11 +88,10 @@ class RpcClient implements RpcTransport {
     if (this.#closed) throw notRunning(true);
     const peer = this.#peer(candidate);
     const isSigned = this.#options.rpcAuth === "signed" || candidate.signed === true;
-    const takesWire = candidate.wire === true && !isSigned && !peer.largeAnswers.expects(request.actionName);
-    const wire = takesWire ? peer.link.open() : null;
+    const wire = candidate.wire === true && !isSigned && !isBetterByPost(peer, request) ? peer.link.open() : null;
     // Before anything that costs time: what is refused should cost none.
     this.#refuseFull(peer);
-    if (wire === null) this.#refuseWait(peer, deadline.remainingMs());
+    refuseWait(peer, wire === null ? peer.queue : peer.wireQueue, deadline.remainingMs());
     const body = this.#encode(request, deadline.remainingMs());
     const sending: Sending = { action: request.actionName, body, deadline };
     if (wire !== null && isAtMost(body, LONGEST_ON_WIRE)) {
@@ -99,7 +99,7 @@ class RpcClient implements RpcTransport {
       if (answer !== null) return this.#read(peer, request, answer);
       if (this.#closed) throw notRunning(true);
     }
-    if (wire !== null) this.#refuseWait(peer, deadline.remainingMs());
+    if (wire !== null) refuseWait(peer, peer.queue, deadline.remainingMs());
     const trace = asTraceparent(request.meta[TRACEPARENT]);
     const signed = isSigned ? this.#signer.prepare(candidate, { timeout: () => String(wireMs(deadline.remainingMs())), trace: trace ?? "", body }) : null;
     const headers = signed ?? this.#postHeaders(trace);
@@ -174,13 +174,6 @@ class RpcClient implements RpcTransport {
     if (size >= this.#options.maxPending) throw overloaded(peer, `${size} requests to it are under way or waiting already`);
   }
 
-  /** For a connection, by POST. */
-  #refuseWait(peer: PeerConnections, remainingMs: number): void {
-    const { expectedWaitMs } = peer.queue;
-    if (expectedWaitMs <= remainingMs * LONGEST_WAIT) return;
-    throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
-  }
-
   #exchange<Answer>(peer: PeerConnections, carry: Carrier<Answer>, cancellation: CancellationView): Promise<Answer> {
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
     const sentAt = now();
@@ -206,7 +199,7 @@ class RpcClient implements RpcTransport {
   }
 
   #read(peer: PeerConnections, { actionName: action }: RpcRequest, answer: RawAnswer): unknown {
-    peer.largeAnswers.note(action, answer.body.length);
+    peer.largeAnswers.note(action, answer.body);
     try {
       return readAnswer(answer.status, textOf(answer), { action, nodeId: peer.nodeId }, this.#options.revive);
     } catch (error) {
@@ -251,6 +244,13 @@ class RpcClient implements RpcTransport {
   };
 }
 
+/** Large answers hold up what comes after them on a wire. There are fewer connections, so they are no place to wait. */
+const isBetterByPost = ({ largeAnswers, queue }: PeerConnections, { actionName }: RpcRequest): boolean => largeAnswers.expects(actionName) && queue.hasRoom;
+
+function refuseWait(peer: PeerConnections, { expectedWaitMs }: SendQueue, remainingMs: number): void {
+  if (expectedWaitMs <= remainingMs * LONGEST_WAIT) return;
+  throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
+}
 
 function overloaded({ nodeId }: PeerConnections, reason: string): Error {
   return markUndelivered(new MeshOverloadedError(`mesh peer ${nodeId} has too much to do: ${reason}`, { nodeId }));

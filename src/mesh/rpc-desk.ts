@@ -6,7 +6,6 @@ import { Deadline, now } from "../pipeline/deadline.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { HostEnv, Scope } from "../contract/registration.js";
 import { MAX_INPUT_DEPTH, nestsDeeperThan } from "../service/input-depth.js";
-import { ActionLoad } from "./action-load.js";
 import type { LocalActions } from "./directory.js";
 import { encodeError, type Undelivered } from "./error-codec.js";
 import { LoopShare } from "./loop-share.js";
@@ -69,8 +68,6 @@ const NOT_A_REQUEST: RpcAnswer = { status: 400, body: '{"ok":false,"error":"inva
 export class RpcDesk {
   readonly #options: RpcDeskOptions;
   readonly #loop = new LoopShare();
-  /** By name, of actions that were found here. */
-  readonly #loads = new Map<string, ActionLoad>();
   #inFlight = 0;
   #onIdle: () => void = () => undefined;
 
@@ -146,7 +143,7 @@ export class RpcDesk {
     const { actionName, args, meta } = received;
     const { deadline, cancellation, readAt } = run;
     try {
-      const refusal = this.#notHere(actionName) ?? this.#crowded(actionName, deadline);
+      const refusal = this.#notHere(actionName) ?? this.#crowded(deadline);
       if (refusal !== null) return refusal;
       if (!this.#loop.isFree) {
         await this.#waitForTurn(actionName, run);
@@ -159,7 +156,8 @@ export class RpcDesk {
       const waitedMs = now() - readAt;
       if (waitedMs > (deadline.at - readAt) * LONGEST_WAIT) return this.overloaded(`a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`);
       if (nestsDeeperThan(args, MAX_INPUT_DEPTH) || nestsDeeperThan(meta, MAX_INPUT_DEPTH)) throw tooDeep(actionName);
-      return await this.#execute(received, run, env);
+      const request: ExecuteRequest = { actionName, args };
+      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, run.scope()));
     } catch (error) {
       return this.#failure(error);
     }
@@ -169,30 +167,12 @@ export class RpcDesk {
     return this.#options.local.find(actionName) === undefined ? this.#failure(new MeshActionNotFoundError(actionName), { undelivered: true }) : null;
   }
 
-  /** Where the requests before it would take too much of its time: for the event loop, or for what the action's handlers share. */
-  #crowded(actionName: string, deadline: Deadline): RpcAnswer | null {
-    const loopMs = this.#loop.isFree ? 0 : this.#loop.expectedWaitMs;
-    const waitMs = Math.max(loopMs, this.#loads.get(actionName)?.expectedWaitMs ?? 0);
-    if (waitMs === 0 || waitMs <= deadline.remainingMs() * LONGEST_EXPECTED_WAIT) return null;
-    return this.overloaded(`a request would wait ${Math.round(waitMs)}ms for those before it, too much of its time`);
-  }
-
-  async #execute({ actionName, args }: codec.ReceivedRequest, { deadline, scope }: RequestRun, env: HostEnv): Promise<RpcAnswer> {
-    const request: ExecuteRequest = { actionName, args };
-    const load = this.#loadOf(actionName);
-    const beganAt = this.#loop.turnBeganAt();
-    const wasCalm = load.begin();
-    try {
-      return this.#success(actionName, await env.action(EXECUTE_ACTION, request, scope()));
-    } finally {
-      load.end(wasCalm, beganAt, this.#loop.turnBeganAt(), deadline);
-    }
-  }
-
-  #loadOf(actionName: string): ActionLoad {
-    let load = this.#loads.get(actionName);
-    if (load === undefined) this.#loads.set(actionName, (load = new ActionLoad()));
-    return load;
+  /** Where the requests before it would keep the event loop for too much of its time. */
+  #crowded(deadline: Deadline): RpcAnswer | null {
+    if (this.#loop.isFree) return null;
+    const { expectedWaitMs } = this.#loop;
+    if (expectedWaitMs <= deadline.remainingMs() * LONGEST_EXPECTED_WAIT) return null;
+    return this.overloaded(`a request would wait ${Math.round(expectedWaitMs)}ms for its turn, too much of its time`);
   }
 
   /** No longer than the caller does. */

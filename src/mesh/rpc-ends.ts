@@ -5,7 +5,6 @@ import { Cancellation } from "../pipeline/cancellation.js";
 import { createCaller } from "./call.js";
 import { tlsPartName } from "./options.js";
 import { createErrorReviver } from "./error-revival.js";
-import { notRunning } from "./not-running.js";
 import { createRpcClient } from "./rpc-client.js";
 import { createRpcServer } from "./rpc-server.js";
 import type { MeshCaller } from "./call.js";
@@ -66,7 +65,7 @@ export function openRpc({ env, options, local, directory, cpuLoad, databaseNow, 
   });
   const close = async (): Promise<void> => {
     server.close();
-    closing.abort(notRunning(true));
+    closing.abort("the mesh is stopping");
     await transport.close();
     wheel.close();
   };

@@ -2,17 +2,38 @@ import { now } from "../pipeline/deadline.js";
 
 /** Weight of the newest request in the mean. */
 const NEWEST = 0.05;
+/** An answer within this share of a request's time says that more can be under way. */
+const SOON = 0.25;
+/** So many may always be under way, however many have come too late. */
+export const LEAST = 8;
 
 const ignore = (): void => undefined;
+
+/** How a request ended: with an answer, with none when its time was over, or otherwise. */
+export type Ending = "answered" | "late" | "other";
 
 /**
  * Begins a request, which must not throw. False where it is not worth it any more; else the function given is to be called
  * once, when the request is over.
  */
-export type Begin = (over: () => void) => boolean;
+export type Begin = (over: (how?: Ending) => void) => boolean;
+
+export interface SendQueueOptions {
+  /** Requests under way at a time, at first. */
+  readonly atOnce: number;
+  /**
+   * As many as that where requests that wait find that those before them are answered soon; and fewer than at first where they are not
+   * answered at all, so that it is the peer that sets the pace. Default: `atOnce`, whatever happens.
+   */
+  readonly most?: number;
+  /** Called whenever the last request has gone. */
+  readonly onIdle: () => void;
+}
 
 interface Entry {
   readonly begin: Begin;
+  /** Ms in which it wants to be answered. */
+  readonly limitMs: number;
 }
 
 /**
@@ -20,23 +41,29 @@ interface Entry {
  * it knows how long the next one would wait.
  */
 export class SendQueue {
-  readonly #atOnce: number;
-  readonly #onIdle: () => void;
+  readonly #options: SendQueueOptions;
+  readonly #adapts: boolean;
   readonly #waiting = new Set<Entry>();
+  #atOnce: number;
   #underWay = 0;
   #beginning = false;
   /** How long requests take once they have begun, in ms; null before the first has ended. */
   #meanMs: number | null = null;
 
-  /** `onIdle` is called whenever the last request has gone. */
-  constructor(atOnce: number, onIdle: () => void) {
-    this.#atOnce = atOnce;
-    this.#onIdle = onIdle;
+  constructor(options: SendQueueOptions) {
+    this.#options = options;
+    this.#atOnce = options.atOnce;
+    this.#adapts = options.most !== undefined && options.most > options.atOnce;
   }
 
   /** Requests under way and waiting. */
   get size(): number {
     return this.#underWay + this.#waiting.size;
+  }
+
+  /** A request that is added now begins at once. */
+  get hasRoom(): boolean {
+    return this.#underWay < this.#atOnce && this.#waiting.size === 0 && !this.#beginning;
   }
 
   /** How long a request that is added now will wait for its turn, as far as is known. */
@@ -45,11 +72,18 @@ export class SendQueue {
   }
 
   /** Calls `begin` when its turn has come. Returns what takes it back until then. */
-  add(begin: Begin): () => void {
-    const entry = { begin };
+  add(begin: Begin, limitMs = Infinity): () => void {
+    const entry: Entry = { begin, limitMs };
+    // In most cases, without the set: tables that sets leave behind keep each other from collection (see IdTable).
+    if (this.hasRoom) {
+      this.#beginning = true;
+      this.#begin(entry);
+      this.#beginning = false;
+      this.#beginWaiting();
+      return ignore;
+    }
     this.#waiting.add(entry);
-    this.#beginWaiting();
-    return this.#waiting.has(entry) ? () => this.#takeBack(entry) : ignore;
+    return () => this.#takeBack(entry);
   }
 
   #takeBack(entry: Entry): void {
@@ -58,25 +92,24 @@ export class SendQueue {
 
   /** A loop, since a request that fails as soon as it begins is over from within. */
   #beginWaiting(): void {
-    if (this.#beginning) return;
+    if (this.#beginning || this.#waiting.size === 0) return;
     this.#beginning = true;
-    try {
-      for (const entry of this.#waiting) {
-        if (this.#underWay >= this.#atOnce) break;
-        this.#waiting.delete(entry);
-        this.#begin(entry);
-      }
-    } finally {
-      this.#beginning = false;
+    for (const entry of this.#waiting) {
+      if (this.#underWay >= this.#atOnce) break;
+      this.#waiting.delete(entry);
+      this.#begin(entry);
     }
+    this.#beginning = false;
   }
 
-  #begin({ begin }: Entry): void {
+  #begin({ begin, limitMs }: Entry): void {
     const beganAt = now();
     this.#underWay++;
-    const begun = begin(() => {
+    const begun = begin((how = "other") => {
+      const tookMs = now() - beganAt;
+      if (this.#adapts) this.#adapt(how, tookMs < limitMs * SOON);
       this.#underWay--;
-      this.#learn(now() - beganAt);
+      this.#learn(tookMs);
       this.#beginWaiting();
       this.#noteIfIdle();
     });
@@ -85,8 +118,14 @@ export class SendQueue {
     this.#noteIfIdle();
   }
 
+  /** By one at a time: it is the rate of answers that sets how fast. */
+  #adapt(how: Ending, soon: boolean): void {
+    if (how === "late") this.#atOnce = Math.max(LEAST, this.#atOnce - 1);
+    else if (how === "answered" && soon && this.#waiting.size > 0) this.#atOnce = Math.min(this.#options.most!, this.#atOnce + 1);
+  }
+
   #noteIfIdle(): void {
-    if (this.size === 0) this.#onIdle();
+    if (this.size === 0) this.#options.onIdle();
   }
 
   #learn(tookMs: number): void {

@@ -1,10 +1,11 @@
 import type { Duplex } from "node:stream";
 import { now } from "../pipeline/deadline.js";
+import { UpgradeRefusedError } from "./peer-pool.js";
 import { CallerWire, type CallerWireOptions } from "./wire-caller.js";
 import { setUpForLines } from "./wire-writer.js";
 
 export interface WireLinkOptions extends Omit<CallerWireOptions, "onEnd"> {
-  /** Makes the connection, and gives it up where `signal` is aborted. */
+  /** Makes the connection, and gives it up where `signal` is aborted. Rejects with `UpgradeRefusedError` where the peer answers with none. */
   readonly connect: (signal: AbortSignal) => Promise<Duplex>;
   /** Time for connection and upgrade. */
   readonly timeoutMs: number;
@@ -38,11 +39,6 @@ export class WireLink {
     return null;
   }
 
-  /** Requests under way on the wire. */
-  get size(): number {
-    return this.#wire?.size ?? 0;
-  }
-
   probe(): void {
     this.#wire?.probe();
   }
@@ -63,7 +59,7 @@ export class WireLink {
       else this.#use(socket);
     } catch (error) {
       // The calls, which go by POST, will tell what is wrong with the peer, if it is not just the upgrade.
-      if (isRefusal(error)) this.#notBefore = now() + REFUSED_PAUSE_MS;
+      if (error instanceof UpgradeRefusedError) this.#notBefore = now() + REFUSED_PAUSE_MS;
       else this.#pauseLonger();
     } finally {
       clearTimeout(limit);
@@ -80,7 +76,6 @@ export class WireLink {
         this.#wire = null;
         if (now() - madeAt >= GOOD_AFTER_MS) this.#breaks = 0;
         this.#pauseLonger();
-        this.#options.onIdle();
       },
     });
   }
@@ -89,6 +84,3 @@ export class WireLink {
     this.#notBefore = now() + Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** this.#breaks++);
   }
 }
-
-/** The peer, or what is in between, has answered, and not with the upgrade: undici says so by this code. */
-const isRefusal = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === "UND_ERR_SOCKET" && /upgrade/.test((error as Error).message);

@@ -8,9 +8,10 @@ import { resolveMeshOptions } from "#mesh/mesh/options.js";
 import { DEFAULTS as client, LONGEST_WAIT as longestWaitToSend } from "#mesh/mesh/rpc-client.js";
 import { LONGEST_EXPECTED_WAIT, LONGEST_WAIT as longestWaitForTurn } from "#mesh/mesh/rpc-desk.js";
 import { DEFAULTS as rpcServer } from "#mesh/mesh/rpc-server.js";
+import { LEAST } from "#mesh/mesh/send-queue.js";
 import { MOST_CALLERS } from "#mesh/mesh/replay-guard.js";
 import { MOST_COUNTS } from "#mesh/mesh/rpc-signer.js";
-import { CROWD } from "#mesh/mesh/action-load.js";
+import { ON_WIRE_AT_FIRST } from "#mesh/mesh/peer-connections.js";
 import { MOST_UNREAD_BYTES as unreadAnswers } from "#mesh/mesh/wire-callee.js";
 import { MOST_UNREAD_BYTES as unreadRequests, PROBE_MS, SILENCE_MS } from "#mesh/mesh/wire-caller.js";
 import { LONGEST_ON_WIRE } from "#mesh/mesh/wire-frames.js";
@@ -92,7 +93,7 @@ const CONSTANTS: Readonly<Record<string, readonly number[]>> = {
   "time for a sign of life on a wire, after a timeout in silence": [PROBE_MS, SILENCE_MS],
   "expected wait for a connection to a peer": [longestWaitToSend],
   "wait of a request for its turn on the node that runs it": [longestWaitForTurn, LONGEST_EXPECTED_WAIT],
-  "wait of a request for what the handlers of its action share, told by Little's law": [CROWD, LONGEST_EXPECTED_WAIT],
+  "calls to one peer under way on a wire": [ON_WIRE_AT_FIRST, LEAST, client.maxPending],
   "time for a request body, or a line on a wire, to arrive": [rpcServer.bodyTimeoutMs],
   "result": [rpcServer.maxResultBytes],
   "depth of a chain of calls": [MAX_CALL_DEPTH],

@@ -356,23 +356,6 @@ test("requests that wait for their turn when the node begins to refuse go to oth
   for (const { json } of refused) assert.deepEqual([json.code, json.undelivered, json.draining], ["OVERLOADED", true, true]);
 });
 
-test("where handlers wait for what they share until requests die of it, those that come are refused at once", async (t) => {
-  const node = await RpcNode.start();
-  t.after(() => node.close());
-  node.actions.add("v1.t.hang", ({ signal }) => new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(new Error("ended")))));
-  const hang = (timeoutMs: number): Promise<RawReply> => post(node, { actionName: "v1.t.hang" }, { headers: { "x-chimpbase-mesh-timeout": String(timeoutMs) } });
-  const staying = Array.from({ length: 100 }, () => hang(60_000));
-  const dying = Array.from({ length: 80 }, (_, i) => hang(300 + 10 * i));
-  for (const { status } of await Promise.all(dying)) assert.equal(status, 408);
-  const begunAt = performance.now();
-  const { status, json } = await hang(300);
-  assert.deepEqual([status, json.code, json.undelivered], [503, "OVERLOADED", true]);
-  assert.match(String(json.error), /would wait \d+ms for those before it/);
-  assert.ok(performance.now() - begunAt < 250, "it was not waited for");
-  node.dispatcher.drain.abort(new Error("the test is over"));
-  await Promise.all(staying);
-});
-
 const slowly = async (node: RpcNode, timeoutMs: number, inBetween: () => unknown): Promise<RawConnection> => {
   const text = JSON.stringify({ actionName: "v1.t.run" });
   const head = `POST ${PATH} HTTP/1.1\r\nhost: x\r\nx-chimpbase-mesh-token: ${TOKEN}\r\nx-chimpbase-mesh-timeout: ${timeoutMs}\r\ncontent-length: ${text.length}\r\n\r\n`;

@@ -202,7 +202,7 @@ test("behind a proxy that lets no upgrade through, calls go by POST, and it is n
   odd.onUpgrade = (socket) => void socket.end("HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
   for (let i = 0; i < 5; i++) {
     assert.equal(await a.call("v1.x.y"), "posted");
-    await sleep(30);
+    await sleep(100);
   }
   assert.equal(odd.upgrades.length, 1);
   assert.deepEqual(a.suspected, []);
@@ -287,7 +287,10 @@ test("a wire whose peer stays silent ends with what is under way on it", async (
   assert.ok(await outcome(a.call("v1.x.short", {}, { timeoutMs: 100 })) instanceof MeshTimeoutError);
   assert.ok(await last instanceof MeshTimeoutError);
   await until(() => open.closed);
-  await until(async () => (await a.call("v1.x.y", {}, { timeoutMs: 200 }).catch(() => undefined)) !== "posted" || odd.upgrades.length === 2);
+  await until(async () => {
+    await outcome(a.call("v1.x.y", {}, { timeoutMs: 200 }));
+    return odd.upgrades.length === 2;
+  });
 });
 
 test("a wire whose peer is silent for too long fails what is under way on it", async (t) => {
@@ -295,7 +298,7 @@ test("a wire whose peer is silent for too long fails what is under way on it", a
   const [ours, theirs] = duplexPair();
   const failed: Error[] = [];
   let ended = 0;
-  const wire = new CallerWire(ours, { maxAnswerBytes: 1_000, onSign: () => undefined, onIdle: () => undefined, onEnd: () => void ended++ });
+  const wire = new CallerWire(ours, { maxAnswerBytes: 1_000, onSign: () => undefined, onEnd: () => void ended++ });
   wire.send(60_000, "{}", { answered: () => assert.fail(), failed: (error) => void failed.push(error), untaken: () => assert.fail() });
   await once(theirs, "readable");
   wire.probe();
@@ -335,6 +338,49 @@ test("an action that gives large answers is called by POST from then on, where t
   assert.equal(b.posted, posted + 1);
   await a.call("v1.b.echo", 1);
   assert.equal(b.posted, posted + 1);
+});
+
+test("a large answer is expected by its bytes, and its action goes by POST only while a connection is free", async (t) => {
+  const [a, b] = await pair(t, { client: { connections: 1 } });
+  const gate: { open?: () => void } = {};
+  b.actions.add("v1.b.large", () => "漢".repeat(100_000)).add("v1.b.wait", () => new Promise<void>((resolve) => (gate.open = resolve)));
+  await a.wireTo(b);
+  const { posted } = b;
+  await a.call("v1.b.large");
+  const waiting = a.call("v1.b.wait", "x".repeat(300_000));
+  await until(() => gate.open);
+  assert.equal(b.posted, posted + 1);
+  await a.call("v1.b.large");
+  assert.equal(b.posted, posted + 1, "the one connection is taken: it goes on the wire");
+  gate.open!();
+  await waiting;
+  await a.call("v1.b.large");
+  assert.equal(b.posted, posted + 2);
+});
+
+test("where handlers wait for what they share, a caller keeps to what is answered in time, and the rest is refused", async (t) => {
+  const [a, b] = await pair(t);
+  let free = 4;
+  const queue: (() => void)[] = [];
+  b.actions.add("v1.b.shared", async ({ signal }) => {
+    if (free > 0) free--;
+    else await new Promise<void>((resolve) => queue.push(resolve));
+    if (!signal.aborted) await sleep(20);
+    const next = queue.shift();
+    if (next === undefined) free++;
+    else next();
+  });
+  await a.wireTo(b);
+  const calls: Promise<unknown>[] = [];
+  for (let i = 0; i < 150; i++) {
+    calls.push(...Array.from({ length: 6 }, () => outcome(a.call("v1.b.shared", {}, { timeoutMs: 1_000 }))));
+    await sleep(10);
+  }
+  const results = await Promise.all(calls);
+  const refused = results.filter((error) => error instanceof MeshOverloadedError).length;
+  const late = results.filter((error) => error instanceof MeshTimeoutError).length;
+  assert.ok(refused > 200, `${refused} of 900 were refused`);
+  assert.ok(late < 100, `${late} of 900 were late`);
 });
 
 test("a body that goes by POST beside a wire is refused where it would wait too long", async (t) => {

@@ -59,7 +59,7 @@ function orphansOf(findings: Findings, { at, victim }: Kill): Orphan[] {
   return heldBy(victim, steps.filter((step) => step.at <= at)).flatMap((job) => {
     const next = later.find((step) => step.job === job);
     // Between the note of the kill and the signal it may still complete one.
-    if (next?.change === "end" && next.by === victim.name) return [];
+    if (next?.change === "end" && next.by === victim.name && next.at - at <= AUDIT_SLACK_MS) return [];
     return [{ job, at, takenAt: next?.at ?? Infinity }];
   });
 }
