@@ -91,20 +91,26 @@ export class Link {
   }
 
   #carry(from: Socket, to: Socket, pair: Pair): void {
+    const later = this.#later();
     from.setNoDelay(true);
-    from.on("data", (data) => this.#later(() => to.writable && to.write(data)));
-    from.on("end", () => this.#later(() => to.end()));
+    from.on("data", (data) => later(() => to.writable && to.write(data)));
+    from.on("end", () => later(() => to.end()));
     // An error closes too.
     from.on("error", () => undefined);
     from.on("close", () => {
       this.#pairs.delete(pair);
-      this.#later(() => to.destroy());
+      later(() => to.destroy());
     });
   }
 
-  #later(act: () => void): void {
-    if (this.#delayMs === 0) act();
-    else setTimeout(act, this.#delayMs);
+  /** For one way of a connection: each act after the delay of its time, and none before those that came earlier. */
+  #later(): (act: () => void) => void {
+    const waiting: (() => void)[] = [];
+    return (act) => {
+      if (this.#delayMs === 0 && waiting.length === 0) return act();
+      waiting.push(act);
+      setTimeout(() => waiting.shift()!(), this.#delayMs);
+    };
   }
 }
 
