@@ -4,6 +4,8 @@ import { now } from "../pipeline/deadline.js";
 const NEWEST = 0.05;
 /** An answer within this share of a request's time says that more can be under way. */
 const SOON = 0.25;
+/** What an answer that came in time, if not soon, gives back of what late ones have taken. */
+const SLOWLY = 0.1;
 /** So many may always be under way, however many have come too late. */
 export const LEAST = 8;
 
@@ -44,6 +46,7 @@ export class SendQueue {
   readonly #options: SendQueueOptions;
   readonly #adapts: boolean;
   readonly #waiting = new Set<Entry>();
+  /** With a fraction, which begins nothing. */
   #atOnce: number;
   #underWay = 0;
   #beginning = false;
@@ -63,7 +66,7 @@ export class SendQueue {
 
   /** A request that is added now begins at once. */
   get hasRoom(): boolean {
-    return this.#underWay < this.#atOnce && this.#waiting.size === 0 && !this.#beginning;
+    return this.#underWay + 1 <= this.#atOnce && this.#waiting.size === 0 && !this.#beginning;
   }
 
   /** How long a request that is added now will wait for its turn, as far as is known. */
@@ -95,7 +98,7 @@ export class SendQueue {
     if (this.#beginning || this.#waiting.size === 0) return;
     this.#beginning = true;
     for (const entry of this.#waiting) {
-      if (this.#underWay >= this.#atOnce) break;
+      if (this.#underWay + 1 > this.#atOnce) break;
       this.#waiting.delete(entry);
       this.#begin(entry);
     }
@@ -118,10 +121,13 @@ export class SendQueue {
     this.#noteIfIdle();
   }
 
-  /** By one at a time: it is the rate of answers that sets how fast. */
+  /** By one at a time at most: it is the rate of answers that sets how fast. */
   #adapt(how: Ending, soon: boolean): void {
+    const { atOnce, most = atOnce } = this.#options;
     if (how === "late") this.#atOnce = Math.max(LEAST, this.#atOnce - 1);
-    else if (how === "answered" && soon && this.#waiting.size > 0) this.#atOnce = Math.min(this.#options.most!, this.#atOnce + 1);
+    else if (how === "other" || this.#waiting.size === 0) return;
+    else if (soon) this.#atOnce = Math.min(most, this.#atOnce + 1);
+    else if (this.#atOnce < atOnce) this.#atOnce = Math.min(atOnce, this.#atOnce + SLOWLY);
   }
 
   #noteIfIdle(): void {

@@ -94,6 +94,19 @@ describe("the queue of requests to a peer", () => {
     assert.equal(overs.length, LEAST, "what ends otherwise says nothing");
   });
 
+  test("comes back to where it began with answers that are slow and in time", async () => {
+    const overs: ((how?: Ending) => void)[] = [];
+    const queue = new SendQueue({ atOnce: 10, most: 30, onIdle: nothing });
+    for (let n = 0; n < 200; n++) queue.add((over) => (overs.push(over), true), 10);
+    for (let n = 0; n < 20; n++) overs.shift()!("late");
+    assert.equal(overs.length, LEAST);
+    for (let n = 0; n < 50; n++) {
+      if (n % 10 === 0) await sleep(5);
+      overs.shift()!("answered");
+    }
+    assert.equal(overs.length, 10);
+  });
+
   test("without a most, lets as many be under way as it began with", () => {
     const overs: ((how?: Ending) => void)[] = [];
     const queue = new SendQueue({ atOnce: 10, onIdle: nothing });
