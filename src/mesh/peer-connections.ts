@@ -1,6 +1,7 @@
 import { now } from "../pipeline/deadline.js";
 import type { Candidate } from "./directory.js";
 import type { PeerPool } from "./peer-pool.js";
+import { CallLimits } from "./call-limits.js";
 import { LargeAnswers } from "./large-answers.js";
 import { SendQueue } from "./send-queue.js";
 import { TARGET_HEADER, WIRE_PROTOCOL } from "./wire-frames.js";
@@ -22,9 +23,6 @@ export interface PeerConnectionsOptions {
 /** An upgrade takes a round trip on top of its connection. */
 const UPGRADE_PER_CONNECT = 2;
 
-/** As many as by POST; then as many as the peer answers soon. */
-export const ON_WIRE_AT_FIRST = 64;
-
 /** All connections to one peer, kept until it is gone and nothing is under way to it any more. */
 export class PeerConnections {
   readonly nodeId: string;
@@ -35,9 +33,9 @@ export class PeerConnections {
   readonly pool: PeerPool["pool"];
   /** Of requests by POST. */
   readonly queue: SendQueue;
-  /** Of requests on the wire. */
-  readonly wireQueue: SendQueue;
   readonly link: WireLink;
+  /** Of requests on the wire. */
+  readonly limits: CallLimits;
   readonly largeAnswers = new LargeAnswers();
   readonly #onClosed: (peer: PeerConnections) => void;
   /** When the peer last answered anything. */
@@ -53,18 +51,19 @@ export class PeerConnections {
     this.#onClosed = options.onClosed;
     const onIdle = (): void => this.#closeIfGone();
     this.queue = new SendQueue({ atOnce: options.connections, onIdle });
-    this.wireQueue = new SendQueue({ atOnce: ON_WIRE_AT_FIRST, most: options.maxPending, onIdle });
+    this.limits = new CallLimits({ most: options.maxPending, onIdle });
     this.link = new WireLink({
       connect: async (signal) => upgrade(WIRE_PROTOCOL, [...options.wireHeaders(), TARGET_HEADER, nodeId], signal),
       timeoutMs: UPGRADE_PER_CONNECT * options.connectTimeoutMs,
       maxAnswerBytes: options.maxAnswerBytes,
       onSign: () => (this.lastAnswerAt = now()),
+      onIdle,
     });
   }
 
   /** Requests under way and waiting. */
   get size(): number {
-    return this.queue.size + this.wireQueue.size;
+    return this.queue.size + this.link.size + this.limits.waiting;
   }
 
   /** The peer is gone: connections close when nothing is under way any more. */

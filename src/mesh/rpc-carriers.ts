@@ -1,21 +1,27 @@
 import { MeshTimeoutError } from "../errors.js";
 import { timeoutError } from "../pipeline/bounded-run.js";
 import { now } from "../pipeline/deadline.js";
-import type { DeadlineView } from "../contract/registration.js";
+import type { CancellationView, DeadlineView } from "../contract/registration.js";
 import type { PeerConnections } from "./peer-connections.js";
 import { TIMEOUT_HEADER, wireMs } from "./rpc-codec.js";
 import { Exchange, type RawAnswer } from "./rpc-exchange.js";
 import { SignedRequest } from "./rpc-signer.js";
-import type { Begin, Ending } from "./send-queue.js";
+import { LONGEST_WAIT, overloaded } from "./peer-overload.js";
+import type { Ending, SendQueue } from "./send-queue.js";
 import type { CallerWire } from "./wire-caller.js";
 
 const ignore = (): void => undefined;
+
+/** A call that was sent with less than this share of its time, or with less time than this, tells nothing of a peer that did not answer it. */
+const TELLING_SHARE = 0.4;
+const TELLING_MS = 50;
 
 /** A request as it waits to be sent. */
 export interface Sending {
   readonly action: string;
   readonly body: string;
   readonly deadline: DeadlineView;
+  readonly cancellation: CancellationView;
 }
 
 /** Told once what becomes of a request. */
@@ -24,8 +30,11 @@ export interface Sender<Answer> {
   failed(error: Error): void;
 }
 
-/** Sends a request. What is returned takes it back: after that its sender is told nothing any more. */
-export type Carrier<Answer> = (sender: Sender<Answer>) => (reason: Error) => void;
+/** Takes a request back: after that its sender is told nothing any more. Returns whether it had been sent. */
+export type TakeBack = (reason: Error) => boolean;
+
+/** Sends a request. */
+export type Carrier<Answer> = (sender: Sender<Answer>) => TakeBack;
 
 /** The error of a call whose connection failed. `sent`: the request may have reached the peer. */
 export type ToFailure = (peer: PeerConnections, cause: Error, sent: boolean) => Error;
@@ -48,52 +57,83 @@ export function byPost(peer: PeerConnections, sending: Sending, { maxAnswerBytes
       failed: (error, sent) => sender.failed(toFailure(peer, error, sent)),
       released: () => over(),
     });
+    let sent = false;
     const leaveQueue = peer.queue.add((ended) => {
       over = ended;
-      return dispatch(peer, sending, headers, exchange);
+      return (sent = !sending.cancellation.aborted && dispatch(peer, sending, headers, exchange));
     });
     return (reason) => {
       leaveQueue();
       exchange.abort(reason);
+      return sent;
     };
   };
 }
 
-/** Among others on one connection, when its turn has come. Answered with null where the wire has ended before the peer took the request. */
-export function byWire(wire: CallerWire, peer: PeerConnections, { action, body, deadline }: Sending, toFailure: ToFailure): Carrier<RawAnswer | null> {
-  return (sender) => {
-    let over: (how?: Ending) => void = ignore;
-    let takeBack = ignore;
-    const begin: Begin = (ended) => {
-      const remainingMs = deadline.remainingMs();
-      if (remainingMs <= 0 || !wire.isOpen) {
-        if (remainingMs <= 0) sender.failed(timeoutError(action, deadline.budgetMs));
-        else sender.answered(null);
-        return false;
-      }
-      over = ended;
-      takeBack = wire.send(wireMs(remainingMs), body, {
-        answered: (answer) => {
-          ended("answered");
-          sender.answered(answer);
-        },
-        failed: (error) => {
-          ended();
-          sender.failed(toFailure(peer, error, true));
-        },
-        untaken: () => {
-          ended();
-          sender.answered(null);
-        },
-      });
+export interface WireOptions {
+  readonly wire: CallerWire;
+  /** Where the request waits for its turn; undefined where it need not. */
+  readonly limit: SendQueue | undefined;
+  readonly peer: PeerConnections;
+  readonly sending: Sending;
+  readonly toFailure: ToFailure;
+}
+
+type WireSender = Sender<RawAnswer | null>;
+
+/** Among others on one connection. Answered with null where the wire has ended before the peer took the request. */
+export function byWire(options: WireOptions): Carrier<RawAnswer | null> {
+  const { limit } = options;
+  return (sender) => (limit === undefined ? sendOnWire(options, sender, ignore) : sendInTurn(limit, options, sender));
+}
+
+function sendOnWire({ wire, peer, sending, toFailure }: WireOptions, sender: WireSender, over: (how: Ending) => void): TakeBack {
+  const { action, body, deadline } = sending;
+  const remainingMs = deadline.remainingMs();
+  const takeBack = wire.send(wireMs(remainingMs), body, {
+    answered: (answer) => {
+      peer.limits.noteAnswered(action);
+      over("answered");
+      sender.answered(answer);
+    },
+    failed: (error) => {
+      over("other");
+      sender.failed(toFailure(peer, error, true));
+    },
+    untaken: () => {
+      over("other");
+      sender.answered(null);
+    },
+  });
+  return (reason) => {
+    takeBack();
+    const late = reason instanceof MeshTimeoutError && remainingMs >= deadline.budgetMs * TELLING_SHARE && remainingMs >= TELLING_MS;
+    if (late) peer.limits.noteLate(action);
+    over(late ? "late" : "other");
+    return true;
+  };
+}
+
+function sendInTurn(limit: SendQueue, options: WireOptions, sender: WireSender): TakeBack {
+  const { wire, peer, sending: { deadline, cancellation } } = options;
+  const addedAt = now();
+  const limitMs = deadline.remainingMs();
+  let takeBack: TakeBack | null = null;
+  const leaveQueue = limit.add((over) => {
+    // Taken back in this very turn, by a listener that has not been called yet.
+    if (cancellation.aborted) return false;
+    const waitedMs = now() - addedAt;
+    if (wire.isOpen && waitedMs <= limitMs * LONGEST_WAIT) {
+      takeBack = sendOnWire(options, sender, over);
       return true;
-    };
-    const leaveQueue = peer.wireQueue.add(begin, deadline.budgetMs);
-    return (reason) => {
-      leaveQueue();
-      takeBack();
-      over(reason instanceof MeshTimeoutError ? "late" : "other");
-    };
+    }
+    if (wire.isOpen) sender.failed(overloaded(peer, `a request has waited ${Math.round(waitedMs)}ms for its turn, too much of its time`));
+    else sender.answered(null);
+    return false;
+  }, limitMs);
+  return (reason) => {
+    leaveQueue();
+    return takeBack?.(reason) ?? false;
   };
 }
 

@@ -1,4 +1,4 @@
-import { MeshCallError, MeshError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
+import { MeshCallError, MeshError, MeshPayloadTooLargeError, MeshTimeoutError, MeshUnauthorizedError, toError } from "../errors.js";
 import type { TlsTexts } from "../tls.js";
 import { now } from "../pipeline/deadline.js";
 import { asTraceparent, TRACEPARENT } from "../pipeline/traceparent.js";
@@ -12,16 +12,17 @@ import { isObject } from "./json-object.js";
 import { KeyRing } from "./mesh-key.js";
 import { notRunning } from "./not-running.js";
 import { PeerConnections } from "./peer-connections.js";
+import { overloaded, refuseWait } from "./peer-overload.js";
 import { openPeerPool, type PeerPool } from "./peer-pool.js";
 import { readAnswer } from "./rpc-answer.js";
-import { byPost, byWire, type Carrier, type Sending, type ToFailure } from "./rpc-carriers.js";
+import { byPost, byWire, type Carrier, type Sending, type TakeBack, type ToFailure } from "./rpc-carriers.js";
 import { CALLER_HEADER, encodeRequest, isAtMost, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { textOf, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcAuth } from "./rpc-gate.js";
 import { RequestSigner } from "./rpc-signer.js";
 import type { RpcRequest, RpcTransport } from "./rpc-transport.js";
 import type { SendQueue } from "./send-queue.js";
-import { clearUndelivered, isUndelivered, markUndelivered, saysDraining } from "./undelivered.js";
+import { clearUndelivered, isUndelivered, saysDraining } from "./undelivered.js";
 import { LONGEST_ON_WIRE } from "./wire-frames.js";
 
 export interface RpcClientOptions {
@@ -60,11 +61,7 @@ export const DEFAULTS = {
 /** A call that had less time than this proves nothing about the peer that did not answer it. */
 const TELLING_WAIT_MS = 50;
 
-/**
- * Share of a call's time that it may be expected to wait for a connection. A queue that took all of it would hand the
- * peer nothing but requests whose callers have given up when the answer comes.
- */
-export const LONGEST_WAIT = 0.5;
+const FIRST_LEVEL_TO_RETURN = 3;
 
 /** On one wire to each peer that takes them; else by plain POST over kept-alive connections. Redirects are not followed. */
 export function createRpcClient(options: RpcClientOptions): RpcTransport {
@@ -91,11 +88,12 @@ class RpcClient implements RpcTransport {
     const wire = candidate.wire === true && !isSigned && !isBetterByPost(peer, request) ? peer.link.open() : null;
     // Before anything that costs time: what is refused should cost none.
     this.#refuseFull(peer);
-    refuseWait(peer, wire === null ? peer.queue : peer.wireQueue, deadline.remainingMs());
+    const queue = wire === null ? peer.queue : limitOf(peer, request);
+    if (queue !== undefined) refuseWait(peer, queue, deadline.remainingMs());
     const body = this.#encode(request, deadline.remainingMs());
-    const sending: Sending = { action: request.actionName, body, deadline };
+    const sending: Sending = { action: request.actionName, body, deadline, cancellation };
     if (wire !== null && isAtMost(body, LONGEST_ON_WIRE)) {
-      const answer = await this.#exchange(peer, byWire(wire, peer, sending, this.#toFailure), cancellation);
+      const answer = await this.#exchange(peer, byWire({ wire, limit: queue, peer, sending, toFailure: this.#toFailure }), cancellation);
       if (answer !== null) return this.#read(peer, request, answer);
       if (this.#closed) throw notRunning(true);
     }
@@ -178,11 +176,11 @@ class RpcClient implements RpcTransport {
     if (cancellation.aborted) return Promise.reject(toError(cancellation.reason));
     const sentAt = now();
     return new Promise((resolve, reject) => {
-      let takeBack = (_reason: Error): void => undefined;
+      let takeBack: TakeBack = () => false;
       const unlink = cancellation.onAbort((reason) => {
         const error = toError(reason);
-        takeBack(error);
-        if (reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
+        const wasSent = takeBack(error);
+        if (wasSent && reason instanceof MeshTimeoutError) this.#suspectIfSilent(peer, sentAt);
         reject(error);
       });
       takeBack = carry({
@@ -244,17 +242,14 @@ class RpcClient implements RpcTransport {
   };
 }
 
+/**
+ * The limit under which a call is sent on the wire. None for one that comes from a call of this node to the peer, as the third of a chain may at the
+ * soonest: it would wait for what waits for it.
+ */
+const limitOf = ({ limits }: PeerConnections, { actionName, level }: RpcRequest): SendQueue | undefined => (level < FIRST_LEVEL_TO_RETURN ? limits.of(actionName) : undefined);
+
 /** Large answers hold up what comes after them on a wire. There are fewer connections, so they are no place to wait. */
 const isBetterByPost = ({ largeAnswers, queue }: PeerConnections, { actionName }: RpcRequest): boolean => largeAnswers.expects(actionName) && queue.hasRoom;
-
-function refuseWait(peer: PeerConnections, { expectedWaitMs }: SendQueue, remainingMs: number): void {
-  if (expectedWaitMs <= remainingMs * LONGEST_WAIT) return;
-  throw overloaded(peer, `a request would wait ${Math.round(expectedWaitMs)}ms for its turn, longer than its time allows`);
-}
-
-function overloaded({ nodeId }: PeerConnections, reason: string): Error {
-  return markUndelivered(new MeshOverloadedError(`mesh peer ${nodeId} has too much to do: ${reason}`, { nodeId }));
-}
 
 function refusedUnsigned(nodeId: string, advertisedUrl: string): string {
   return `mesh peer ${nodeId} at ${advertisedUrl} does not take this node's signature (401, unsigned): do both have the secret that meshToken names, does the peer know signed requests, and does anything between them change path or headers?`;

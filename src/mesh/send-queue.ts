@@ -4,7 +4,7 @@ import { now } from "../pipeline/deadline.js";
 const NEWEST = 0.05;
 /** An answer within this share of a request's time says that more can be under way. */
 const SOON = 0.25;
-/** What an answer that came in time, if not soon, gives back of what late ones have taken. */
+/** So many more at a time as an answer allows that came in time, if not soon. */
 const SLOWLY = 0.1;
 /** So many may always be under way, however many have come too late. */
 export const LEAST = 8;
@@ -24,8 +24,8 @@ export interface SendQueueOptions {
   /** Requests under way at a time, at first. */
   readonly atOnce: number;
   /**
-   * As many as that where requests that wait find that those before them are answered soon; and fewer than at first where they are not
-   * answered at all, so that it is the peer that sets the pace. Default: `atOnce`, whatever happens.
+   * Up to as many where requests that wait see others answered in time, and fewer than at first where they are not answered at all, so that it
+   * is the peer that sets the pace. Default: `atOnce`, whatever happens.
    */
   readonly most?: number;
   /** Called whenever the last request has gone. */
@@ -64,6 +64,10 @@ export class SendQueue {
     return this.#underWay + this.#waiting.size;
   }
 
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /** A request that is added now begins at once. */
   get hasRoom(): boolean {
     return this.#underWay + 1 <= this.#atOnce && this.#waiting.size === 0 && !this.#beginning;
@@ -79,9 +83,7 @@ export class SendQueue {
     const entry: Entry = { begin, limitMs };
     // In most cases, without the set: tables that sets leave behind keep each other from collection (see IdTable).
     if (this.hasRoom) {
-      this.#beginning = true;
-      this.#begin(entry);
-      this.#beginning = false;
+      this.#inTurn(() => this.#begin(entry));
       this.#beginWaiting();
       return ignore;
     }
@@ -96,13 +98,22 @@ export class SendQueue {
   /** A loop, since a request that fails as soon as it begins is over from within. */
   #beginWaiting(): void {
     if (this.#beginning || this.#waiting.size === 0) return;
+    this.#inTurn(() => {
+      for (const entry of this.#waiting) {
+        if (this.#underWay + 1 > this.#atOnce) break;
+        this.#waiting.delete(entry);
+        this.#begin(entry);
+      }
+    });
+  }
+
+  #inTurn(begin: () => void): void {
     this.#beginning = true;
-    for (const entry of this.#waiting) {
-      if (this.#underWay + 1 > this.#atOnce) break;
-      this.#waiting.delete(entry);
-      this.#begin(entry);
+    try {
+      begin();
+    } finally {
+      this.#beginning = false;
     }
-    this.#beginning = false;
   }
 
   #begin({ begin, limitMs }: Entry): void {
@@ -123,11 +134,8 @@ export class SendQueue {
 
   /** By one at a time at most: it is the rate of answers that sets how fast. */
   #adapt(how: Ending, soon: boolean): void {
-    const { atOnce, most = atOnce } = this.#options;
     if (how === "late") this.#atOnce = Math.max(LEAST, this.#atOnce - 1);
-    else if (how === "other" || this.#waiting.size === 0) return;
-    else if (soon) this.#atOnce = Math.min(most, this.#atOnce + 1);
-    else if (this.#atOnce < atOnce) this.#atOnce = Math.min(atOnce, this.#atOnce + SLOWLY);
+    else if (how === "answered" && this.#waiting.size > 0) this.#atOnce = Math.min(this.#options.most!, this.#atOnce + (soon ? 1 : SLOWLY));
   }
 
   #noteIfIdle(): void {

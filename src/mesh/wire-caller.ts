@@ -21,6 +21,8 @@ export interface CallerWireOptions {
   readonly maxAnswerBytes: number;
   /** Something has come from the peer. */
   readonly onSign: () => void;
+  /** Nothing is under way any more. */
+  readonly onIdle: () => void;
   /** Comes once, after everything that was under way has been told. */
   readonly onEnd: () => void;
 }
@@ -65,6 +67,11 @@ export class CallerWire {
     socket.once("error", (error) => (this.#error = error)).on("error", () => undefined);
     socket.once("end", () => this.destroy(new Error("the peer has closed the wire")));
     socket.once("close", () => this.destroy(new Error("the wire was closed")));
+  }
+
+  /** Requests under way. */
+  get size(): number {
+    return this.#requests.size;
   }
 
   /** It may be used for another request. */
@@ -119,7 +126,7 @@ export class CallerWire {
   }
 
   #endIfSilentAndIdle(): void {
-    if (this.#silent && this.#requests.size === 0) this.destroy(new Error(`no sign of life within ${PROBE_MS}ms`));
+    if (this.#silent && this.size === 0) this.destroy(new Error(`no sign of life within ${PROBE_MS}ms`));
   }
 
   #endProbe(): void {
@@ -131,7 +138,7 @@ export class CallerWire {
   #takeBack(id: number): void {
     if (this.#requests.take(id) === undefined) return;
     this.#writer.write(cancelLine(id));
-    this.#endIfSilentAndIdle();
+    this.#noteIfIdle();
   }
 
   #onData(chunk: Buffer): void {
@@ -153,7 +160,7 @@ export class CallerWire {
     const request = this.#requests.take(id);
     if (request === undefined) return;
     request.answered({ status, body, signature: null });
-    this.#endIfSilentAndIdle();
+    this.#noteIfIdle();
   }
 
   /** More than nodes answer with. What follows is not waited for. */
@@ -161,5 +168,11 @@ export class CallerWire {
     const error = new MeshPayloadTooLargeError(`an answer of a mesh peer is longer than maxResultBytes (${this.#options.maxAnswerBytes})`);
     if (id !== null) this.#requests.take(id)?.failed(error);
     this.destroy(new Error("the peer has sent an answer that is too long"));
+  }
+
+  #noteIfIdle(): void {
+    if (this.#requests.size > 0) return;
+    this.#options.onIdle();
+    this.#endIfSilentAndIdle();
   }
 }

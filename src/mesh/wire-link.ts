@@ -39,6 +39,11 @@ export class WireLink {
     return null;
   }
 
+  /** Requests under way on the wire. */
+  get size(): number {
+    return this.#wire?.size ?? 0;
+  }
+
   probe(): void {
     this.#wire?.probe();
   }
@@ -76,6 +81,7 @@ export class WireLink {
         this.#wire = null;
         if (now() - madeAt >= GOOD_AFTER_MS) this.#breaks = 0;
         this.#pauseLonger();
+        this.#options.onIdle();
       },
     });
   }

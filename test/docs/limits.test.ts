@@ -5,13 +5,14 @@ import { dirname, join, resolve } from "node:path";
 import { test } from "node:test";
 import { resolveHostOptions } from "#mesh/host/options.js";
 import { resolveMeshOptions } from "#mesh/mesh/options.js";
-import { DEFAULTS as client, LONGEST_WAIT as longestWaitToSend } from "#mesh/mesh/rpc-client.js";
+import { DEFAULTS as client } from "#mesh/mesh/rpc-client.js";
+import { LONGEST_WAIT as longestWaitToSend } from "#mesh/mesh/peer-overload.js";
 import { LONGEST_EXPECTED_WAIT, LONGEST_WAIT as longestWaitForTurn } from "#mesh/mesh/rpc-desk.js";
 import { DEFAULTS as rpcServer } from "#mesh/mesh/rpc-server.js";
 import { LEAST } from "#mesh/mesh/send-queue.js";
 import { MOST_CALLERS } from "#mesh/mesh/replay-guard.js";
 import { MOST_COUNTS } from "#mesh/mesh/rpc-signer.js";
-import { ON_WIRE_AT_FIRST } from "#mesh/mesh/peer-connections.js";
+import { LIMITED_TO, MANY_LATE } from "#mesh/mesh/call-limits.js";
 import { MOST_UNREAD_BYTES as unreadAnswers } from "#mesh/mesh/wire-callee.js";
 import { MOST_UNREAD_BYTES as unreadRequests, PROBE_MS, SILENCE_MS } from "#mesh/mesh/wire-caller.js";
 import { LONGEST_ON_WIRE } from "#mesh/mesh/wire-frames.js";
@@ -93,7 +94,7 @@ const CONSTANTS: Readonly<Record<string, readonly number[]>> = {
   "time for a sign of life on a wire, after a timeout in silence": [PROBE_MS, SILENCE_MS],
   "expected wait for a connection to a peer": [longestWaitToSend],
   "wait of a request for its turn on the node that runs it": [longestWaitForTurn, LONGEST_EXPECTED_WAIT],
-  "calls to one peer under way on a wire": [ON_WIRE_AT_FIRST, LEAST, client.maxPending],
+  "calls of an action under way on a wire to a peer that hardly answers them in time": [LIMITED_TO, LEAST, client.maxPending, MANY_LATE],
   "time for a request body, or a line on a wire, to arrive": [rpcServer.bodyTimeoutMs],
   "result": [rpcServer.maxResultBytes],
   "depth of a chain of calls": [MAX_CALL_DEPTH],
