@@ -8,7 +8,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MeshCallError, MeshCancelledError, MeshOverloadedError, MeshPayloadTooLargeError, MeshTimeoutError } from "@chimpbase/mesh";
 import type { MeshError } from "@chimpbase/mesh";
 import type { Candidate } from "#mesh/mesh/directory.js";
+import { LIMITED_TO, MANY_LATE } from "#mesh/mesh/call-limits.js";
 import { CallerWire, PROBE_MS, SILENCE_MS } from "#mesh/mesh/wire-caller.js";
+import { Cancellation } from "#mesh/pipeline/cancellation.js";
 import { relayTo, type Relay } from "../support/network.js";
 import { until } from "../support/wait.js";
 import { PATH, RpcNode, type NodeOptions } from "./rpc-fixture.js";
@@ -358,34 +360,73 @@ test("a large answer is expected by its bytes, and its action goes by POST only 
   assert.equal(b.posted, posted + 2);
 });
 
-test("where handlers wait for what they share, a caller keeps to what is answered in time, and the rest is refused", async (t) => {
+/** An action of `b` of which so many calls have timed out that `a` limits it; then each call is held until it is released. */
+async function limited(t: TestContext): Promise<{ readonly a: RpcNode; readonly b: RpcNode; readonly held: (() => void)[]; readonly begun: () => number }> {
   const [a, b] = await pair(t);
-  let free = 4;
-  const queue: (() => void)[] = [];
-  b.actions.add("v1.b.shared", async ({ signal }) => {
-    if (free > 0) free--;
-    else await new Promise<void>((resolve) => queue.push(resolve));
-    if (!signal.aborted) await sleep(20);
-    const next = queue.shift();
-    if (next === undefined) free++;
-    else next();
-  });
+  const held: (() => void)[] = [];
+  let begun = 0;
+  b.actions.add("v1.b.held", never);
   await a.wireTo(b);
-  const call = (): Promise<unknown> => outcome(a.call("v1.b.shared", {}, { timeoutMs: 500 }));
-  const twiceAsMany = async (rounds: number): Promise<unknown[]> => {
-    const calls: Promise<unknown>[] = [];
-    for (let i = 0; i < rounds; i++) {
-      calls.push(...Array.from({ length: 6 }, call));
-      await sleep(10);
-    }
-    return Promise.all(calls);
-  };
-  assert.ok((await twiceAsMany(80)).some((error) => error instanceof MeshTimeoutError));
-  const results = await twiceAsMany(150);
-  const refused = results.filter((error) => error instanceof MeshOverloadedError).length;
-  const late = results.filter((error) => error instanceof MeshTimeoutError).length;
-  assert.ok(refused > late * 2, `${refused} of 900 were refused, ${late} late`);
-  assert.ok(refused + late < 850, `${refused} of 900 were refused, ${late} late`);
+  const late = await Promise.all(Array.from({ length: MANY_LATE }, () => outcome(a.call("v1.b.held", {}, { timeoutMs: 200 }))));
+  assert.ok(late.every((error) => error instanceof MeshTimeoutError));
+  b.actions.remove("v1.b.held");
+  b.actions.add("v1.b.held", () => new Promise<void>((resolve) => (begun++, held.push(resolve))));
+  return { a, b, held, begun: () => begun };
+}
+
+test("calls of an action that a peer does not answer in time wait for their turn, and others go past them", async (t) => {
+  const { a, held, begun } = await limited(t);
+  let answered = 0;
+  const calls = Array.from({ length: 200 }, () => a.call("v1.b.held", {}, { timeoutMs: 60_000 }).then(() => answered++));
+  await until(() => begun() === LIMITED_TO);
+  assert.equal(await a.call("v1.b.echo", "past them"), "past them");
+  assert.equal(begun(), LIMITED_TO);
+  held.shift()!();
+  await until(() => answered === 1);
+  await until(() => begun() > LIMITED_TO);
+  await until(() => (held.splice(0).forEach((release) => release()), answered === calls.length));
+  assert.equal(begun(), calls.length);
+});
+
+test("a call of a limited action that comes back to its caller's peer does not wait for what waits for it", async (t) => {
+  const { a, held, begun } = await limited(t);
+  const calls = Array.from({ length: 70 }, () => a.call("v1.b.held", {}, { timeoutMs: 60_000 }));
+  await until(() => begun() === LIMITED_TO);
+  const nested = a.call("v1.b.held", {}, { timeoutMs: 60_000 }, { level: 2 });
+  await until(() => begun() === LIMITED_TO + 1);
+  await until(async () => {
+    held.splice(0).forEach((release) => release());
+    return (await Promise.race([Promise.all([nested, ...calls]), sleep(5, null)])) !== null;
+  });
+});
+
+test("calls that wait for their turn are not sent when they are cancelled together, and their peer is not blamed for them", async (t) => {
+  const { a, begun } = await limited(t);
+  const { length } = a.suspected;
+  const together = new Cancellation();
+  const calls = Array.from({ length: 200 }, () => outcome(a.call("v1.b.held", {}, { timeoutMs: 60_000 }, { cancellation: together })));
+  await until(() => begun() === LIMITED_TO);
+  assert.ok(await outcome(a.call("v1.b.held", {}, { timeoutMs: 100 })) instanceof MeshTimeoutError);
+  assert.equal(a.suspected.length, length);
+  together.abort(new MeshCancelledError("the handler has ended"));
+  for (const error of await Promise.all(calls)) assert.ok(error instanceof MeshCancelledError);
+  await sleep(50);
+  assert.equal(begun(), LIMITED_TO);
+  assert.equal(await a.call("v1.b.echo", "goes on"), "goes on");
+});
+
+test("a call that has lost half of its time before its turn comes is refused, and goes to another node", async (t) => {
+  const { a, held, begun } = await limited(t);
+  const [other] = (await nodes(t, { nodeId: "other" })) as [RpcNode];
+  other.actions.add("v1.b.held", () => "elsewhere");
+  const first = Array.from({ length: LIMITED_TO }, () => a.call("v1.b.held", {}, { timeoutMs: 60_000 }));
+  await until(() => begun() === LIMITED_TO);
+  const waiting = a.call("v1.b.held", {}, { timeoutMs: 1_000 });
+  await sleep(600);
+  a.knows(other.address);
+  held.splice(0).forEach((release) => release());
+  assert.equal(await waiting, "elsewhere");
+  await Promise.all(first);
 });
 
 test("a body that goes by POST beside a wire is refused where it would wait too long", async (t) => {
