@@ -7,6 +7,8 @@ const SHARE_MS = 10;
 const MOST_STARTS = 256;
 /** Weight of the newest share in the mean. */
 const NEWEST = 0.2;
+/** So many shares in a row must have been too short for all that waited: one may have been, because the machine did something else. */
+const TELLING_SHARES = 3;
 /** Turns of the event loop in between, as far as they fit into a share: Node accepts one connection a turn. */
 const TURNS_BETWEEN = 8;
 
@@ -23,8 +25,9 @@ export class LoopShare {
   /** Handlers that have begun since `#countedFrom`. */
   #begun = 0;
   #countedFrom = 0;
-  /** From one handler's turn to the next while they wait, in ms; null before the first share has ended. */
+  /** From one handler's turn to the next while they wait, in ms; null where no share has left any waiting since the last time that none waited. */
   #meanMs: number | null = null;
+  #sharesShort = 0;
 
   /** When the turn began in which this is called, on the clock of `now()`: what is read in it may have been there by then. */
   turnBeganAt(): number {
@@ -41,7 +44,7 @@ export class LoopShare {
 
   /** How long a handler that comes now would wait for its turn, as far as is known. */
   get expectedWaitMs(): number {
-    return this.#waiting.size * (this.#meanMs ?? 0);
+    return this.#sharesShort < TELLING_SHARES ? 0 : this.#waiting.size * this.#meanMs!;
   }
 
   /** Resolves when the turn of a handler has come that waits from now on, or `cancellation` has aborted. */
@@ -85,7 +88,8 @@ export class LoopShare {
     };
     for (let starts = Math.min(MOST_STARTS, this.#waiting.size); starts > 0; starts--) setImmediate(start);
     setImmediate(() => {
-      this.#learn();
+      if (this.#waiting.size > 0) this.#learn();
+      else this.#forget();
       if (this.#waiting.size > 0 || (end !== undefined && now() >= end)) this.#letOthersIn();
       else this.#sharing = false;
     });
@@ -96,9 +100,17 @@ export class LoopShare {
     if (this.#begun > 0) {
       const tookMs = (at - this.#countedFrom) / this.#begun;
       this.#meanMs = this.#meanMs === null ? tookMs : this.#meanMs + (tookMs - this.#meanMs) * NEWEST;
+      this.#sharesShort++;
     }
     this.#countedFrom = at;
     this.#begun = 0;
+  }
+
+  /** What a share took that was long enough for all tells how long it lasts, not how many would fit into it. */
+  #forget(): void {
+    this.#meanMs = null;
+    this.#sharesShort = this.#begun = 0;
+    this.#countedFrom = now();
   }
 
   #startNext(): void {

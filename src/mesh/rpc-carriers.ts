@@ -15,6 +15,8 @@ const ignore = (): void => undefined;
 /** A call that was sent with less than this share of its time, or with less time than this, tells nothing of a peer that did not answer it. */
 const TELLING_SHARE = 0.4;
 const TELLING_MS = 50;
+/** Status of an answer that is a `MeshTimeoutError`. */
+const TIMED_OUT = 408;
 
 /** A request as it waits to be sent. */
 export interface Sending {
@@ -90,10 +92,16 @@ export function byWire(options: WireOptions): Carrier<RawAnswer | null> {
 function sendOnWire({ wire, peer, sending, toFailure }: WireOptions, sender: WireSender, over: (how: Ending) => void): TakeBack {
   const { action, body, deadline } = sending;
   const remainingMs = deadline.remainingMs();
+  const tells = remainingMs >= deadline.budgetMs * TELLING_SHARE && remainingMs >= TELLING_MS;
+  const end = (late: boolean): void => {
+    if (late && tells) peer.limits.noteLate(action);
+    else if (!late) peer.limits.noteAnswered(action);
+    over(!late ? "answered" : tells ? "late" : "other");
+  };
   const takeBack = wire.send(wireMs(remainingMs), body, {
     answered: (answer) => {
-      peer.limits.noteAnswered(action);
-      over("answered");
+      // The peer has the same deadline, and may say first that it is over.
+      end(answer.status === TIMED_OUT);
       sender.answered(answer);
     },
     failed: (error) => {
@@ -107,9 +115,8 @@ function sendOnWire({ wire, peer, sending, toFailure }: WireOptions, sender: Wir
   });
   return (reason) => {
     takeBack();
-    const late = reason instanceof MeshTimeoutError && remainingMs >= deadline.budgetMs * TELLING_SHARE && remainingMs >= TELLING_MS;
-    if (late) peer.limits.noteLate(action);
-    over(late ? "late" : "other");
+    if (reason instanceof MeshTimeoutError) end(true);
+    else over("other");
     return true;
   };
 }

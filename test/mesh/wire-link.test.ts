@@ -367,7 +367,7 @@ async function limited(t: TestContext): Promise<{ readonly a: RpcNode; readonly 
   let begun = 0;
   b.actions.add("v1.b.held", never);
   await a.wireTo(b);
-  const late = await Promise.all(Array.from({ length: MANY_LATE }, () => outcome(a.call("v1.b.held", {}, { timeoutMs: 200 }))));
+  const late = await Promise.all(Array.from({ length: 2 * MANY_LATE }, () => outcome(a.call("v1.b.held", {}, { timeoutMs: 500 }))));
   assert.ok(late.every((error) => error instanceof MeshTimeoutError));
   b.actions.remove("v1.b.held");
   b.actions.add("v1.b.held", () => new Promise<void>((resolve) => (begun++, held.push(resolve))));
