@@ -104,8 +104,10 @@ describe("scheduler", () => {
     for (let index = 0; index < 2; index++) await start(cron("slow", EVERY_SECOND, handler));
     await until(() => ticks.length === 2);
     assert.equal(most, 1);
-    assert.equal(ticks[1]!.missed, 2);
-    assert.equal(ticks[1]!.scheduledAtMs - ticks[0]!.scheduledAtMs, 3_000);
+    const { missed } = ticks[1]!;
+    // One where a node that came late to the tick in which the handler ended found nobody at work.
+    assert.ok(missed === 1 || missed === 2, `${missed} missed`);
+    assert.equal(ticks[1]!.scheduledAtMs - ticks[0]!.scheduledAtMs, (missed + 1) * 1_000);
   });
 
   it("a tick whose handler fails is tried again, and dropped after its attempts", async () => {
