@@ -12,9 +12,10 @@ import type { CallerWire } from "./wire-caller.js";
 
 const ignore = (): void => undefined;
 
-/** A call that was sent with less than this share of its time, or with less time than this, tells nothing of a peer that did not answer it. */
+/** A call that had less time than this proves nothing about the peer that did not answer it. */
+export const TELLING_WAIT_MS = 50;
+/** Nor does one that was sent with less than this share of its time. */
 const TELLING_SHARE = 0.4;
-const TELLING_MS = 50;
 /** Status of an answer that is a `MeshTimeoutError`. */
 const TIMED_OUT = 408;
 
@@ -92,7 +93,7 @@ export function byWire(options: WireOptions): Carrier<RawAnswer | null> {
 function sendOnWire({ wire, peer, sending, toFailure }: WireOptions, sender: WireSender, over: (how: Ending) => void): TakeBack {
   const { action, body, deadline } = sending;
   const remainingMs = deadline.remainingMs();
-  const tells = remainingMs >= deadline.budgetMs * TELLING_SHARE && remainingMs >= TELLING_MS;
+  const tells = remainingMs >= deadline.budgetMs * TELLING_SHARE && remainingMs >= TELLING_WAIT_MS;
   const end = (late: boolean): void => {
     if (late && tells) peer.limits.noteLate(action);
     else if (!late) peer.limits.noteAnswered(action);

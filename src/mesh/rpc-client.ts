@@ -15,7 +15,7 @@ import { PeerConnections } from "./peer-connections.js";
 import { overloaded, refuseWait } from "./peer-overload.js";
 import { openPeerPool, type PeerPool } from "./peer-pool.js";
 import { readAnswer } from "./rpc-answer.js";
-import { byPost, byWire, type Carrier, type Sending, type TakeBack, type ToFailure } from "./rpc-carriers.js";
+import { byPost, byWire, TELLING_WAIT_MS, type Carrier, type Sending, type TakeBack, type ToFailure } from "./rpc-carriers.js";
 import { CALLER_HEADER, encodeRequest, isAtMost, TOKEN_HEADER, wireMs } from "./rpc-codec.js";
 import { textOf, type RawAnswer } from "./rpc-exchange.js";
 import type { RpcAuth } from "./rpc-gate.js";
@@ -57,9 +57,6 @@ export const DEFAULTS = {
   rpcAuth: "token",
   maxBodyBytes: 1024 ** 2, maxAnswerBytes: 17 * 1024 ** 2, connections: 64, maxPending: 4096, connectTimeoutMs: 2000, tls: {}, allowed: null,
 } as const;
-
-/** A call that had less time than this proves nothing about the peer that did not answer it. */
-const TELLING_WAIT_MS = 50;
 
 const FIRST_LEVEL_TO_RETURN = 3;
 

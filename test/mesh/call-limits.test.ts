@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CallLimits, LIMITED_TO, MANY_LATE } from "#mesh/mesh/call-limits.js";
-import { LONGEST_ON_WIRE } from "#mesh/mesh/wire-frames.js";
-import { EXPECTED_FOR_MS, LargeAnswers } from "#mesh/mesh/large-answers.js";
 
 function limits(): { readonly limits: CallLimits; readonly late: (count: number, action?: string) => void; readonly idle: () => number } {
   let idle = 0;
@@ -47,19 +45,4 @@ test("a limit goes when no call is under way, and says so", () => {
   assert.equal(made.of("v1.x.y"), queue, "it is the same one");
   while (overs.length > 0) overs.shift()!();
   assert.deepEqual([made.of("v1.x.y"), made.waiting, idle()], [undefined, 0, 1]);
-});
-
-test("one answer that is large for a wire lets others of its action be expected, for a while", (t) => {
-  const answers = new LargeAnswers();
-  answers.note("v1.x.large", "x".repeat(LONGEST_ON_WIRE + 1));
-  answers.note("v1.x.small", "x".repeat(LONGEST_ON_WIRE));
-  answers.note("v1.x.wide", "漢".repeat(LONGEST_ON_WIRE / 2));
-  answers.note("v1.x.bytes", Buffer.alloc(LONGEST_ON_WIRE + 1));
-  const begunAt = performance.now();
-  const clock = t.mock.method(performance, "now", () => begunAt + 1_000);
-  assert.deepEqual(["large", "small", "wide", "bytes"].map((name) => answers.expects(`v1.x.${name}`)), [true, false, true, true]);
-  answers.note("v1.x.large", "small");
-  assert.equal(answers.expects("v1.x.large"), true);
-  clock.mock.mockImplementation(() => begunAt + EXPECTED_FOR_MS + 1_000);
-  assert.equal(answers.expects("v1.x.large"), false);
 });
