@@ -5,7 +5,7 @@ import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
 import { answered } from "./answer-limit.js";
 import { backOffMs } from "../back-off.js";
-import { HeldJob } from "./held-job.js";
+import { HeldJob, type OpenClaim } from "./held-job.js";
 import type { JobSlots } from "./job-slots.js";
 import { Lane } from "./lane.js";
 import type { LaneSet } from "./lane-set.js";
@@ -34,7 +34,7 @@ export class Claimer {
   readonly #closing = new AbortController();
   #open = false;
   /** The claim that failed last: its answer may have been lost after it was done. */
-  #doubtful: { readonly token: string; readonly lanes: readonly string[] } | undefined;
+  #doubtful: string | undefined;
   #running: Promise<void> | undefined;
 
   constructor(options: ClaimerOptions) {
@@ -88,29 +88,29 @@ export class Claimer {
   }
 
   async #claim(quotas: readonly LaneQuota[]): Promise<void> {
-    const { queue, leaseMs } = this.#options;
-    if (this.#doubtful !== undefined) await answered(queue.disown(this.#doubtful.lanes, this.#doubtful.token), leaseMs);
+    const { queue, leases, leaseMs } = this.#options;
+    if (this.#doubtful !== undefined) await answered(queue.disown(this.#doubtful), leaseMs);
     const token = randomUUID();
     const sentAt = now();
-    this.#doubtful = { token, lanes: quotas.map((quota) => quota.lane) };
-    const claimed = await answered(queue.claim(quotas, token), leaseMs);
+    this.#doubtful = token;
+    const claimed = await answered(queue.claim(quotas, token, leases.takeEnded()), leaseMs);
     this.#doubtful = undefined;
-    this.#take(quotas, claimed, sentAt);
+    this.#take(quotas, claimed, { token, open: claimed.length }, sentAt);
   }
 
-  #take(quotas: readonly LaneQuota[], claimed: readonly ClaimedJob[], sentAt: number): void {
+  #take(quotas: readonly LaneQuota[], claimed: readonly ClaimedJob[], claim: OpenClaim, sentAt: number): void {
     const counts = new Map<string, number>();
     for (const { lane } of claimed) counts.set(lane, (counts.get(lane) ?? 0) + 1);
     for (const { lane, quota } of quotas) if (counts.get(lane) === quota) this.#ready.add(lane);
-    const jobs = claimed.map((job) => this.#hold(job, sentAt));
+    const jobs = claimed.map((job) => this.#hold(job, claim, sentAt));
     if (this.#open) this.#options.slots.offer(jobs);
     else for (const job of jobs) this.#options.settlements.release(job, true);
   }
 
-  #hold(claimed: ClaimedJob, sentAt: number): HeldJob {
+  #hold(claimed: ClaimedJob, claim: OpenClaim, sentAt: number): HeldJob {
     // A lane taken off meanwhile has no consumers: the job goes straight back.
     const lane = this.#options.lanes.get(claimed.lane) ?? new Lane(claimed.lane);
-    const job = new HeldJob(claimed, lane, sentAt, this.#options.leaseMs);
+    const job = new HeldJob(claimed, claim, lane, sentAt, this.#options.leaseMs);
     this.#options.leases.hold(job);
     return job;
   }

@@ -13,8 +13,7 @@ export interface FireRequest {
   readonly lastTickMs: number;
   readonly tickMs: number;
   readonly queue: string;
-  /** Where the job of this cron may be, the one to write to first. */
-  readonly lanes: readonly [string, ...string[]];
+  readonly lane: string;
   readonly payload: string;
   readonly headers: string;
 }
@@ -27,6 +26,7 @@ export class CronTable {
   readonly #storage: Storage;
   readonly #crons: string;
   readonly #jobs: string;
+  readonly #ready: string;
   readonly #deferred: string;
   readonly #jobId: string;
 
@@ -34,6 +34,7 @@ export class CronTable {
     this.#storage = storage;
     this.#crons = storage.table("_chimpbase_mesh_crons");
     this.#jobs = storage.table("_chimpbase_mesh_jobs");
+    this.#ready = storage.table("_chimpbase_mesh_ready");
     this.#deferred = storage.table("_chimpbase_mesh_deferred");
     this.#jobId = storage.table("_chimpbase_mesh_job_id");
   }
@@ -60,24 +61,22 @@ export class CronTable {
    * row, and the losers read what the winner wrote. Undefined: the cron is not registered.
    */
   async fire(request: FireRequest): Promise<FireResult | undefined> {
-    const { name, lastTickMs, tickMs, queue, lanes, payload, headers } = request;
+    const { name, lastTickMs, tickMs, queue, lane, payload, headers } = request;
     const [result] = await this.#storage.query<FireResult>(
       `WITH cron AS MATERIALIZED (
-         SELECT name, last_tick_ms, extract(epoch FROM clock_timestamp()) * 1000 AS now_ms
+         SELECT name, last_tick_ms, job_id, extract(epoch FROM clock_timestamp()) * 1000 AS now_ms
          FROM ${this.#crons} WHERE name = $1 FOR UPDATE),
        due AS MATERIALIZED (
-         SELECT name FROM cron WHERE last_tick_ms = $2::bigint AND now_ms >= $3::bigint
-           AND NOT EXISTS (SELECT 1 FROM unnest($4::text[]) AS l(lane) WHERE
-             (SELECT id FROM ${this.#jobs} WHERE lane = l.lane AND token IS NULL ORDER BY id + 0 LIMIT 1) IS NOT NULL
-             OR (SELECT id FROM ${this.#jobs} WHERE lane = l.lane AND token IS NOT NULL ORDER BY id + 0 LIMIT 1) IS NOT NULL
-             OR (SELECT id FROM ${this.#deferred} WHERE lane = l.lane ORDER BY run_at LIMIT 1) IS NOT NULL)),
+         SELECT name, nextval($4::regclass) AS id FROM cron WHERE last_tick_ms = $2::bigint AND now_ms >= $3::bigint
+           AND NOT EXISTS (SELECT FROM ${this.#jobs} WHERE id = cron.job_id)
+           AND NOT EXISTS (SELECT FROM ${this.#deferred} WHERE id = cron.job_id)),
        ticked AS (
-         UPDATE ${this.#crons} AS c SET last_tick_ms = $3::bigint FROM due WHERE c.name = due.name),
+         UPDATE ${this.#crons} AS c SET last_tick_ms = $3::bigint, job_id = due.id FROM due WHERE c.name = due.name),
        added AS (
-         INSERT INTO ${this.#jobs} (id, lane, queue, payload, headers)
-         SELECT nextval($5::regclass), ($4::text[])[1], $6, $7, $8 FROM due)
+         INSERT INTO ${this.#jobs} (id, lane, queue, payload, headers) SELECT id, $5, $6, $7, $8 FROM due),
+       added_ready AS (INSERT INTO ${this.#ready} (lane, id) SELECT $5, id FROM due)
        SELECT EXISTS (SELECT 1 FROM due) AS fired, last_tick_ms::float8 AS "lastTickMs", now_ms::float8 AS "nowMs" FROM cron`,
-      [name, lastTickMs, tickMs, lanes, this.#jobId, queue, payload, headers],
+      [name, lastTickMs, tickMs, this.#jobId, lane, queue, payload, headers],
     );
     return result;
   }

@@ -29,6 +29,7 @@ export function planFailure(job: ClaimedJob, thrown: unknown, consumers: readonl
   const final = job.attempt >= maxAttempts || thrown instanceof MeshValidationError || thrown instanceof CorruptJobError;
   return {
     id: job.id,
+    fence: job.fence,
     token: job.token,
     lane: baseLane(job.lane),
     delayMs: retryDelay(job.attempt, retryDelayMs),
@@ -48,9 +49,10 @@ export function planTakeover(job: ExpiredJob, maxAttempts: number): Omit<FailedJ
   const final = job.attempt >= maxAttempts;
   return {
     id: job.id,
+    fence: job.fence,
     token: job.token,
     lane: !final && job.attempt >= Math.min(2, maxAttempts - 1) ? soloLane(base) : base,
-    history: appendHistory(job.history, { attempt: job.attempt, at: isoTime(job.leaseEndedAtMs), nodeId: job.holder ?? "", error }),
+    history: appendHistory(job.history, { attempt: job.attempt, at: isoTime(job.leaseEndedAtMs), nodeId: job.holder, error }),
     error: final ? JSON.stringify(error) : null,
   };
 }

@@ -148,7 +148,7 @@ export class JobRunner {
 
   /** Keeps a defect in here from holding the job for ever. */
   #unsettled(job: HeldJob, reason: unknown): void {
-    this.#options.leases.drop(job);
+    this.#options.leases.leave(job);
     this.#options.log.error("a job's failure could not be recorded; it returns when its lease ends", { job: job.name, err: toError(reason) });
   }
 

@@ -7,15 +7,19 @@ import type { HeldJob } from "./held-job.js";
 import { leaseLost } from "./job-session.js";
 import type { JobQueue } from "./queue.js";
 
+const NONE: readonly string[] = [];
+
 /**
- * Keeps the leases of all jobs of this process: every third of a lease one statement extends them all. A job whose
- * transaction holds its row is protected by that lock, and needs its connection kept alive instead.
+ * Keeps the leases of all jobs of this process: every third of a lease one statement extends those of all their claims. A
+ * job whose transaction holds its row is protected by that lock as well, and needs its connection kept alive.
  */
 export class Leases {
   readonly #queue: JobQueue;
   readonly #leaseMs: number;
   readonly #log: Logger;
   readonly #held = new Map<string, HeldJob>();
+  /** Tokens of claims of which nothing is held any more. */
+  #ended: string[] = [];
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
   #failures = 0;
@@ -34,8 +38,22 @@ export class Leases {
     this.#schedule(this.#leaseMs / 3);
   }
 
+  /** The job has ended, or is another's now. */
   drop(job: HeldJob): void {
-    if (this.#held.get(job.claimed.id) === job) this.#held.delete(job.claimed.id);
+    if (this.leave(job) && --job.claim.open === 0) this.#ended.push(job.claim.token);
+  }
+
+  /** What became of the job is unknown: it returns when the lease of its claim ends. False where it was not held. */
+  leave(job: HeldJob): boolean {
+    return this.#held.get(job.claimed.id) === job && this.#held.delete(job.claimed.id);
+  }
+
+  /** Claims of which nothing is held any more, for their rows to be deleted. Where that fails they go when their leases end. */
+  takeEnded(): readonly string[] {
+    if (this.#ended.length === 0) return NONE;
+    const ended = this.#ended;
+    this.#ended = [];
+    return ended;
   }
 
   close(): void {
@@ -61,15 +79,12 @@ export class Leases {
   }
 
   async #extendAll(): Promise<void> {
-    const unlocked: HeldJob[] = [];
-    for (const job of this.#held.values()) {
-      if (job.session?.locked === true) void job.session.keepAlive();
-      else unlocked.push(job);
-    }
-    if (unlocked.length === 0) return;
+    const jobs = [...this.#held.values()];
+    if (jobs.length === 0) return;
+    for (const { session } of jobs) if (session?.locked === true) void session.keepAlive();
     const sentAt = now();
-    const ours = await answered(this.#queue.extend(unlocked.map((job) => job.claimed)), this.#leaseMs / 3);
-    for (const job of unlocked) {
+    const ours = await answered(this.#queue.extend(jobs.map((job) => job.claimed)), this.#leaseMs / 3);
+    for (const job of jobs) {
       if (ours.has(job.claimed.id)) job.leaseEnd = sentAt + this.#leaseMs;
       else if (this.#held.get(job.claimed.id) === job && !job.settling) this.#lose(job);
     }

@@ -31,6 +31,7 @@ interface Tables {
   readonly events: string;
   readonly groups: string;
   readonly jobs: string;
+  readonly ready: string;
   readonly deferred: string;
   readonly jobId: string;
 }
@@ -54,6 +55,7 @@ export class MessageWriter {
       events: storage.table("_chimpbase_mesh_events"),
       groups: storage.table("_chimpbase_mesh_groups"),
       jobs: storage.table("_chimpbase_mesh_jobs"),
+      ready: storage.table("_chimpbase_mesh_ready"),
       deferred: storage.table("_chimpbase_mesh_deferred"),
       jobId: `'${storage.table("_chimpbase_mesh_job_id").replaceAll("'", "''")}'::regclass`,
     };
@@ -128,7 +130,8 @@ function balancedSql(tables: Tables, [names, payloads, headers]: readonly string
         SELECT lane, grp, name, payload, headers
         FROM unnest(${names}, ${payloads}, ${headers}) WITH ORDINALITY AS event (name, payload, headers, n) JOIN targets USING (name)
         ORDER BY n
-      ) AS ordered)`;
+      ) AS ordered RETURNING lane, id
+    ), balanced_ready AS (INSERT INTO ${tables.ready} (lane, id) SELECT lane, id FROM balanced)`;
 }
 
 function readySql(tables: Tables, [lanes, queues, payloads, headers]: readonly string[]): string {
@@ -136,7 +139,8 @@ function readySql(tables: Tables, [lanes, queues, payloads, headers]: readonly s
       SELECT nextval(${tables.jobId}) AS id, job.*
       FROM unnest(${lanes}, ${queues}, ${payloads}, ${headers}) WITH ORDINALITY AS job (lane, queue, payload, headers, n)
     ), ready_written AS (
-      INSERT INTO ${tables.jobs} (id, lane, queue, payload, headers) SELECT id, lane, queue, payload, headers FROM ready)`;
+      INSERT INTO ${tables.jobs} (id, lane, queue, payload, headers) SELECT id, lane, queue, payload, headers FROM ready
+    ), ready_listed AS (INSERT INTO ${tables.ready} (lane, id) SELECT lane, id FROM ready)`;
 }
 
 function delayedSql(tables: Tables, [lanes, queues, payloads, headers, delays]: readonly string[]): string {

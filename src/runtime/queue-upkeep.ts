@@ -1,17 +1,16 @@
 import type { Storage } from "../contract/storage.js";
 import { OLDEST_TRANSACTION_SQL, type OpenTransaction } from "./old-transactions.js";
-import { RESERVED, type FailedJob } from "./queue.js";
+import { endedClaimsSql, RESERVED, type FailedJob, type JobRef } from "./queue.js";
 
 /** A claimed job whose lease has run out. */
-export interface ExpiredJob {
-  readonly id: string;
-  readonly token: string;
+export interface ExpiredJob extends JobRef {
   readonly lane: string;
   readonly event: string | null;
+  /** The lost one included. */
   readonly attempt: number;
   readonly history: string;
   /** Node that held it. */
-  readonly holder: string | null;
+  readonly holder: string;
   /** Database clock. */
   readonly leaseEndedAtMs: number;
 }
@@ -36,13 +35,15 @@ export interface GroupPattern {
   readonly regex: string | null;
 }
 
-/** Most deferred or expired jobs of a lane that one look moves. */
+/** Most deferred jobs of a lane, and most expired ones of all lanes, that one look moves. */
 export const UPKEEP_BATCH = 500;
 
 /** The statements that keep lanes moving while nobody holds their jobs. */
 export class QueueUpkeep {
   readonly #storage: Storage;
   readonly #jobs: string;
+  readonly #ready: string;
+  readonly #claims: string;
   readonly #deferred: string;
   readonly #deadLetters: string;
   readonly #groups: string;
@@ -50,6 +51,8 @@ export class QueueUpkeep {
   constructor(storage: Storage) {
     this.#storage = storage;
     this.#jobs = storage.table("_chimpbase_mesh_jobs");
+    this.#ready = storage.table("_chimpbase_mesh_ready");
+    this.#claims = storage.table("_chimpbase_mesh_claims");
     this.#deferred = storage.table("_chimpbase_mesh_deferred");
     this.#deadLetters = storage.table("_chimpbase_mesh_dead_letters");
     this.#groups = storage.table("_chimpbase_mesh_groups");
@@ -57,10 +60,11 @@ export class QueueUpkeep {
 
   /**
    * One look at the lanes, all that an idle node costs: moves due jobs into the queue, and tells what is ready, what
-   * has expired, and when to look again. An expired job that is locked belongs to a live transaction, and is skipped.
-   * `id + 0` as in the claim; `statement_timestamp()` is stable, so that the index on `run_at` can serve; `clock_timestamp()` is not.
+   * has expired, and when to look again. An expired job that is locked belongs to a live transaction, and is skipped. Claims
+   * of which nothing is left go: those in `ended`, and those whose holder did not live to say so.
+   * `statement_timestamp()` is stable, so that the index on `run_at` can serve; `clock_timestamp()` is not.
    */
-  async look(lanes: readonly string[], withOldest = false): Promise<LaneState[]> {
+  async look(lanes: readonly string[], ended: readonly string[] = [], withOldest = false): Promise<LaneState[]> {
     return this.#storage.query<LaneState>(
       `WITH served AS MATERIALIZED (SELECT unnest($1::text[]) AS lane),
        due AS MATERIALIZED (
@@ -69,51 +73,55 @@ export class QueueUpkeep {
            ORDER BY run_at, id LIMIT ${UPKEEP_BATCH} FOR UPDATE SKIP LOCKED) AS d),
        moved AS (
          DELETE FROM ${this.#deferred} WHERE id = ANY (ARRAY(SELECT id FROM due))
-         RETURNING id, lane, queue, grp, event, payload, headers, attempt, history, created_at),
+         RETURNING id, lane, queue, grp, event, payload, headers, attempt, history, created_at, fence),
        added AS (
-         INSERT INTO ${this.#jobs} (id, lane, queue, grp, event, payload, headers, attempt, history, created_at)
-         SELECT * FROM moved RETURNING lane),
+         INSERT INTO ${this.#jobs} (id, lane, queue, grp, event, payload, headers, attempt, history, created_at, fence)
+         SELECT * FROM moved RETURNING lane, id, fence),
+       added_ready AS (INSERT INTO ${this.#ready} (lane, id, fence) SELECT lane, id, fence FROM added),
+       lapsed AS MATERIALIZED (SELECT * FROM ${this.#claims} WHERE lease_until < statement_timestamp()),
        expired AS MATERIALIZED (
-         SELECT e.* FROM served CROSS JOIN LATERAL (
-           SELECT id::text, token, lane, event, attempt, history, holder,
-             (extract(epoch FROM lease_until) * 1000)::float8 AS "leaseEndedAtMs"
-           FROM ${this.#jobs} WHERE lane = served.lane AND token IS NOT NULL AND lease_until < statement_timestamp()
-           ORDER BY id + 0 LIMIT ${UPKEEP_BATCH} FOR UPDATE SKIP LOCKED) AS e)
+         SELECT job.*, token, holder, (extract(epoch FROM lease_until) * 1000)::float8 AS "leaseEndedAtMs"
+         FROM lapsed CROSS JOIN LATERAL unnest(ids, fences) AS held(id, fence) CROSS JOIN LATERAL (
+           SELECT id::text, fence, lane, event, attempt + 1 AS attempt, history FROM ${this.#jobs}
+           WHERE id = held.id AND fence = held.fence AND lane = ANY ($1::text[]) FOR UPDATE SKIP LOCKED) AS job
+         LIMIT ${UPKEEP_BATCH}),
+       ended AS (${endedClaimsSql(this.#claims, this.#jobs, "(token = ANY ($2::uuid[]) OR lease_until < statement_timestamp())")})
        SELECT served.lane,
-         (SELECT id FROM ${this.#jobs} WHERE lane = served.lane AND token IS NULL ORDER BY id + 0 LIMIT 1) IS NOT NULL AS ready,
+         (SELECT id FROM ${this.#ready} WHERE lane = served.lane ORDER BY id LIMIT 1) IS NOT NULL AS ready,
          (SELECT count(*)::int FROM added WHERE added.lane = served.lane) AS moved,
          (SELECT ceil(extract(epoch FROM run_at - statement_timestamp()) * 1000)::float8 FROM ${this.#deferred}
            WHERE lane = served.lane AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS "nextDueMs",
          coalesce((SELECT json_agg(expired) FROM expired WHERE expired.lane = served.lane), '[]') AS expired,
          ${withOldest ? OLDEST_TRANSACTION_SQL : "NULL::json"} AS "oldestTransaction"
        FROM served`,
-      [lanes],
+      [lanes, ended],
       RESERVED,
     );
   }
 
   /**
-   * Takes expired jobs from their holders: back into `lane`, or to the dead letters where there is an `error`. Fenced by
-   * the old token, and by the lease once more, since the holder may have extended it meanwhile. Returns the lanes that
-   * have jobs now.
+   * Takes expired jobs from their holders: back into `lane`, or to the dead letters where there is an `error`. Fenced, and
+   * the lease is asked for once more, since the holder may have extended it meanwhile. Returns the lanes that have jobs now.
    */
   async reclaim(jobs: readonly Omit<FailedJob, "delayMs">[]): Promise<string[]> {
     const rows = await this.#storage.query<{ lane: string }>(
       `WITH lost AS MATERIALIZED (
-         SELECT j.id, l.new_lane, l.new_history, l.error FROM ${this.#jobs} AS j
-         JOIN unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[]) AS l(id, token, new_lane, new_history, error)
-           ON j.id = l.id AND j.token = l.token
-         WHERE j.lease_until < statement_timestamp() FOR UPDATE OF j SKIP LOCKED),
+         SELECT j.id, l.new_lane, l.new_history, l.error
+         FROM unnest($1::bigint[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[]) AS l(id, fence, token, new_lane, new_history, error)
+           JOIN ${this.#jobs} AS j ON j.id = l.id AND j.fence = l.fence
+           JOIN ${this.#claims} AS c ON c.token = l.token AND c.lease_until < statement_timestamp()
+         FOR UPDATE OF j, c SKIP LOCKED),
        buried AS (
          DELETE FROM ${this.#jobs} AS j USING lost AS l WHERE j.id = l.id AND l.error IS NOT NULL
-         RETURNING j.id, l.new_lane, j.queue, j.grp, j.event, j.payload, j.headers, j.attempt, l.error, l.new_history, j.created_at),
+         RETURNING j.id, l.new_lane, j.queue, j.grp, j.event, j.payload, j.headers, j.attempt + 1, l.error, l.new_history, j.created_at),
        dead AS (
          INSERT INTO ${this.#deadLetters} (id, lane, queue, grp, event, payload, headers, attempt, error, history, created_at)
-         SELECT * FROM buried)
-       UPDATE ${this.#jobs} AS j SET token = NULL, holder = NULL, lease_until = NULL, lane = l.new_lane, history = l.new_history
-       FROM lost AS l WHERE j.id = l.id AND l.error IS NULL
-       RETURNING j.lane`,
-      [jobs.map((job) => job.id), jobs.map((job) => job.token), jobs.map((job) => job.lane),
+         SELECT * FROM buried),
+       freed AS (
+         UPDATE ${this.#jobs} AS j SET fence = j.fence + 1, attempt = j.attempt + 1, lane = l.new_lane, history = l.new_history
+         FROM lost AS l WHERE j.id = l.id AND l.error IS NULL RETURNING j.lane, j.id, j.fence)
+       INSERT INTO ${this.#ready} (lane, id, fence) SELECT lane, id, fence FROM freed RETURNING lane`,
+      [jobs.map((job) => job.id), jobs.map((job) => job.fence), jobs.map((job) => job.token), jobs.map((job) => job.lane),
         jobs.map((job) => job.history), jobs.map((job) => job.error)],
       RESERVED,
     );

@@ -6,9 +6,13 @@ export interface LaneQuota {
   readonly quota: number;
 }
 
-/** What proves that a job is ours: no two claims of a job ever share a token. */
+/**
+ * What proves that a job is ours. The fence grows whenever a holder lets go of the job or loses it; the token is that of
+ * the claim, so that a claim which a crash of Postgres has undone proves nothing although the fence is the same again.
+ */
 export interface JobRef {
   readonly id: string;
+  readonly fence: number;
   readonly token: string;
 }
 
@@ -46,14 +50,16 @@ export const RESERVED: QueryOptions = { reserved: true, answerTimeoutMs: 10_000 
 const MOVED_COLUMNS = "id, lane, queue, grp, event, payload, headers, attempt, created_at";
 
 /**
- * The statements on claimed jobs. Each that changes a job is fenced: it names id and token, and returns what it found,
- * so that a holder that has lost its lease changes nothing and learns of it.
+ * The statements on claimed jobs. Each that changes a job is fenced: it names id, fence and token, and returns what it
+ * found, so that a holder that has lost its lease changes nothing and learns of it.
  */
 export class JobQueue {
   readonly #storage: Storage;
   readonly #nodeId: string;
   readonly #leaseMs: number;
   readonly #jobs: string;
+  readonly #ready: string;
+  readonly #claims: string;
   readonly #deferred: string;
   readonly #deadLetters: string;
 
@@ -62,51 +68,66 @@ export class JobQueue {
     this.#nodeId = nodeId;
     this.#leaseMs = leaseMs;
     this.#jobs = storage.table("_chimpbase_mesh_jobs");
+    this.#ready = storage.table("_chimpbase_mesh_ready");
+    this.#claims = storage.table("_chimpbase_mesh_claims");
     this.#deferred = storage.table("_chimpbase_mesh_deferred");
     this.#deadLetters = storage.table("_chimpbase_mesh_dead_letters");
   }
 
   /**
-   * Oldest ready jobs of each lane, in order. They are ordered by `id + 0`, which only the lanes' own index can serve: by
-   * `id` the planner may walk the primary key through the backlog of all other lanes. The picked ids go through an array: a join would be planned on the guess
-   * that LIMIT takes a tenth of the table, and a plain IN may run its subquery again and lock more. The commit does not
-   * wait for the disk: a claim lost in a crash of Postgres only returns the job. `token` must be new at each call.
+   * Oldest ready jobs of each lane, in order: their rows in `ready` go, and one row says who holds them all. The picked rows
+   * are found again through arrays: a join would be planned on the guess that LIMIT takes a tenth of the table, and a plain
+   * IN may run its subquery again and lock more. The commit does not wait for the disk: a claim lost in a crash of Postgres
+   * only returns its jobs. `token` must be new at each call. `ended`: claims of which nothing is held any more.
    */
-  async claim(quotas: readonly LaneQuota[], token: string): Promise<ClaimedJob[]> {
+  async claim(quotas: readonly LaneQuota[], token: string, ended: readonly string[] = []): Promise<ClaimedJob[]> {
     const rows = await this.#storage.query<Omit<ClaimedJob, "token">>(
       `WITH want AS MATERIALIZED (
          SELECT w.lane, w.quota FROM unnest($1::text[], $2::int[]) AS w(lane, quota)
          WHERE (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL),
        picked AS MATERIALIZED (
-         SELECT ready.id FROM want CROSS JOIN LATERAL (
-           SELECT id FROM ${this.#jobs} WHERE lane = want.lane AND token IS NULL
-           ORDER BY id + 0 LIMIT want.quota FOR UPDATE SKIP LOCKED) AS ready)
-       UPDATE ${this.#jobs} SET token = $3::uuid, holder = $4, attempt = attempt + 1,
-         lease_until = clock_timestamp() + $5::float8 * interval '1 millisecond'
-       WHERE id = ANY (ARRAY(SELECT id FROM picked))
-       RETURNING id, lane, queue, grp AS "group", event, payload, headers, attempt, history,
+         SELECT ready.* FROM want CROSS JOIN LATERAL (
+           SELECT ctid AS place, id, fence FROM ${this.#ready} WHERE lane = want.lane
+           ORDER BY id LIMIT want.quota FOR UPDATE SKIP LOCKED) AS ready),
+       taken AS (DELETE FROM ${this.#ready} WHERE ctid = ANY (ARRAY(SELECT place FROM picked))),
+       claimed AS (
+         INSERT INTO ${this.#claims} (token, holder, lease_until, ids, fences)
+         SELECT $3::uuid, $4, clock_timestamp() + $5::float8 * interval '1 millisecond', array_agg(id), array_agg(fence)
+         FROM picked HAVING count(*) > 0),
+       ended AS (${endedClaimsSql(this.#claims, this.#jobs, "token = ANY ($6::uuid[])")})
+       SELECT id, fence, lane, queue, grp AS "group", event, payload, headers, attempt + 1 AS attempt, history,
          floor(extract(epoch FROM created_at) * 1000)::float8 AS "createdAtMs",
-         (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS "claimedAtMs"`,
-      [quotas.map((want) => want.lane), quotas.map((want) => want.quota), token, this.#nodeId, this.#leaseMs],
+         (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS "claimedAtMs"
+       FROM ${this.#jobs} WHERE id = ANY (ARRAY(SELECT id FROM picked))`,
+      [quotas.map((want) => want.lane), quotas.map((want) => want.quota), token, this.#nodeId, this.#leaseMs, ended],
     );
-    // RETURNING has no order of its own.
+    // What is read by an array has no order.
     return rows.map((row) => ({ ...row, token })).sort(byId);
   }
 
   /** Gives back all that a claim took whose answer was lost. */
-  async disown(lanes: readonly string[], token: string): Promise<void> {
+  async disown(token: string): Promise<void> {
     await this.#storage.query(
-      `UPDATE ${this.#jobs} SET token = NULL, holder = NULL, lease_until = NULL, attempt = attempt - 1
-       WHERE lane = ANY ($1::text[]) AND token = $2::uuid`,
-      [lanes, token],
+      `WITH disowned AS (DELETE FROM ${this.#claims} WHERE token = $1::uuid RETURNING ids, fences),
+       freed AS (
+         UPDATE ${this.#jobs} AS j SET fence = j.fence + 1
+         FROM disowned CROSS JOIN LATERAL unnest(ids, fences) AS held(id, fence)
+         WHERE j.id = held.id AND j.fence = held.fence RETURNING j.lane, j.id, j.fence)
+       INSERT INTO ${this.#ready} (lane, id, fence) SELECT lane, id, fence FROM freed`,
+      [token],
     );
+  }
+
+  /** Forgets claims of which nothing is held any more. */
+  async forget(ended: readonly string[]): Promise<void> {
+    await this.#storage.query(endedClaimsSql(this.#claims, this.#jobs, "token = ANY ($1::uuid[])"), [ended], RESERVED);
   }
 
   /** Returns the ids that were still ours, and are done now. */
   async complete(jobs: readonly JobRef[]): Promise<Set<string>> {
     return idsOf(await this.#storage.query<{ id: string }>(
-      `DELETE FROM ${this.#jobs} AS j USING unnest($1::bigint[], $2::uuid[]) AS done(id, token)
-       WHERE j.id = done.id AND j.token = done.token RETURNING j.id`,
+      `DELETE FROM ${this.#jobs} AS j USING unnest($1::bigint[], $2::int[], $3::uuid[]) AS done(id, fence, token)
+       WHERE ${this.#isHeld("done")} RETURNING j.id`,
       refArrays(jobs),
       RESERVED,
     ));
@@ -116,15 +137,15 @@ export class JobQueue {
   async fail(jobs: readonly FailedJob[]): Promise<Set<string>> {
     return idsOf(await this.#storage.query<{ id: string }>(
       `WITH failed AS (
-         SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::float8[], $5::text[], $6::text[])
-           AS f(id, token, new_lane, delay_ms, new_history, error)),
+         SELECT * FROM unnest($1::bigint[], $2::int[], $3::uuid[], $4::text[], $5::float8[], $6::text[], $7::text[])
+           AS f(id, fence, token, new_lane, delay_ms, new_history, error)),
        gone AS (
-         DELETE FROM ${this.#jobs} AS j USING failed AS f WHERE j.id = f.id AND j.token = f.token
-         RETURNING j.id, f.new_lane AS lane, j.queue, j.grp, j.event, j.payload, j.headers, j.attempt, j.created_at,
-           f.delay_ms, f.new_history, f.error),
+         DELETE FROM ${this.#jobs} AS j USING failed AS f WHERE ${this.#isHeld("f")}
+         RETURNING j.id, f.new_lane AS lane, j.queue, j.grp, j.event, j.payload, j.headers, j.attempt + 1 AS attempt, j.created_at,
+           j.fence + 1 AS fence, f.delay_ms, f.new_history, f.error),
        later AS (
-         INSERT INTO ${this.#deferred} (${MOVED_COLUMNS}, history, run_at)
-         SELECT ${MOVED_COLUMNS}, new_history, clock_timestamp() + delay_ms * interval '1 millisecond'
+         INSERT INTO ${this.#deferred} (${MOVED_COLUMNS}, fence, history, run_at)
+         SELECT ${MOVED_COLUMNS}, fence, new_history, clock_timestamp() + delay_ms * interval '1 millisecond'
          FROM gone WHERE error IS NULL),
        dead AS (
          INSERT INTO ${this.#deadLetters} (${MOVED_COLUMNS}, history, error)
@@ -139,64 +160,75 @@ export class JobQueue {
   /** Makes jobs ready again. */
   async release(jobs: readonly ReleasedJob[]): Promise<void> {
     await this.#storage.query(
-      `UPDATE ${this.#jobs} AS j SET token = NULL, holder = NULL, lease_until = NULL, attempt = j.attempt - r.uncounted
-       FROM unnest($1::bigint[], $2::uuid[], $3::int[]) AS r(id, token, uncounted)
-       WHERE j.id = r.id AND j.token = r.token`,
-      [...refArrays(jobs), jobs.map((job) => (job.unstarted ? 1 : 0))],
+      `WITH freed AS (
+         UPDATE ${this.#jobs} AS j SET fence = j.fence + 1, attempt = j.attempt + r.counted
+         FROM unnest($1::bigint[], $2::int[], $3::uuid[], $4::int[]) AS r(id, fence, token, counted)
+         WHERE ${this.#isHeld("r")} RETURNING j.lane, j.id, j.fence)
+       INSERT INTO ${this.#ready} (lane, id, fence) SELECT lane, id, fence FROM freed`,
+      [...refArrays(jobs), jobs.map((job) => (job.unstarted ? 0 : 1))],
       RESERVED,
     );
   }
 
-  /**
-   * Extends the leases, and returns the ids that are still ours. A row locked elsewhere is left alone (its lock protects
-   * it, and waiting would hold up all others), but counts as ours as long as it bears our token.
-   */
+  /** Extends the leases of the claims that these jobs are from, and returns the ids that are still ours. */
   async extend(jobs: readonly JobRef[]): Promise<Set<string>> {
     return idsOf(await this.#storage.query<{ id: string }>(
-      `WITH held AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[]) AS h(id, token)),
-       free AS MATERIALIZED (
-         SELECT j.id FROM ${this.#jobs} AS j JOIN held AS h ON j.id = h.id AND j.token = h.token
-         FOR UPDATE OF j SKIP LOCKED),
-       extended AS (
-         UPDATE ${this.#jobs} SET lease_until = clock_timestamp() + $3::float8 * interval '1 millisecond'
-         WHERE id = ANY (ARRAY(SELECT id FROM free)))
-       SELECT j.id FROM ${this.#jobs} AS j JOIN held AS h ON j.id = h.id AND j.token = h.token`,
-      [...refArrays(jobs), this.#leaseMs],
+      `WITH extended AS (
+         UPDATE ${this.#claims} SET lease_until = clock_timestamp() + $4::float8 * interval '1 millisecond'
+         WHERE token = ANY ($5::uuid[]) RETURNING token)
+       SELECT j.id FROM unnest($1::bigint[], $2::int[], $3::uuid[]) AS h(id, fence, token) JOIN extended USING (token)
+         JOIN ${this.#jobs} AS j ON j.id = h.id AND j.fence = h.fence`,
+      [...refArrays(jobs), this.#leaseMs, [...new Set(jobs.map((job) => job.token))]],
       // What waits must not keep the next try from coming in time.
       { reserved: true, acquireTimeoutMs: this.#leaseMs / 3, answerTimeoutMs: this.#leaseMs / 3 },
     ));
   }
 
   /**
-   * Whether the job still bears our token, after a commit whose answer was lost. The lock waits for a backend that may
+   * Whether the job is still under our fence, after a commit whose answer was lost. The lock waits for a backend that may
    * still be committing, so the answer is final.
    */
   async stillHeld(job: JobRef): Promise<boolean> {
-    const rows = await this.#storage.query(
-      `SELECT id FROM ${this.#jobs} WHERE id = $1 AND token = $2::uuid FOR UPDATE`,
-      [job.id, job.token],
-    );
+    const rows = await this.#storage.query(`SELECT id FROM ${this.#jobs} WHERE id = $1 AND fence = $2 FOR UPDATE`, [job.id, job.fence]);
     return rows.length > 0;
   }
 
   /**
-   * First statement of a job's transaction: false where the token is stale. The row lock keeps others off for as long
-   * as the transaction lives; the idle limit ends it, and the lock, where this process is frozen.
+   * First statement of a job's transaction: false where the job is no longer ours. The row lock keeps others off for as
+   * long as the transaction lives; the idle limit ends it, and the lock, where this process is frozen.
    */
   async lock(tx: Transaction, job: JobRef): Promise<boolean> {
     const [row] = await tx.query<{ id: string | null }>(
-      `WITH own AS MATERIALIZED (SELECT id FROM ${this.#jobs} WHERE id = $1 AND token = $2::uuid FOR UPDATE)
-       SELECT set_config('idle_in_transaction_session_timeout', $3, true), (SELECT id FROM own) AS id`,
-      [job.id, job.token, String(Math.ceil(this.#leaseMs))],
+      `WITH own AS MATERIALIZED (
+         SELECT id FROM ${this.#jobs} WHERE id = $1 AND fence = $2
+           AND EXISTS (SELECT FROM ${this.#claims} WHERE token = $3::uuid) FOR UPDATE)
+       SELECT set_config('idle_in_transaction_session_timeout', $4, true), (SELECT id FROM own) AS id`,
+      [job.id, job.fence, job.token, String(Math.ceil(this.#leaseMs))],
     );
     return typeof row?.id === "string";
   }
 
-  /** The completion inside the job's own transaction: false where the job is no longer ours. */
+  /** The completion inside the job's own transaction, which has locked it: false where the job is no longer ours. */
   async completeWithin(tx: Session, job: JobRef): Promise<boolean> {
-    const rows = await tx.query(`DELETE FROM ${this.#jobs} WHERE id = $1 AND token = $2::uuid RETURNING id`, [job.id, job.token]);
+    const rows = await tx.query(`DELETE FROM ${this.#jobs} WHERE id = $1 AND fence = $2 RETURNING id`, [job.id, job.fence]);
     return rows.length > 0;
   }
+
+  /** Condition on a row `j` of jobs: it is held as the row `ref` of references says. */
+  #isHeld(ref: string): string {
+    return `j.id = ${ref}.id AND j.fence = ${ref}.fence AND EXISTS (SELECT FROM ${this.#claims} AS c WHERE c.token = ${ref}.token)`;
+  }
+}
+
+/**
+ * Deletes those of the claims that `condition` names of which no job is left. That is looked up rather than believed: a
+ * job whose claim has gone would never run again. Claims that others are at work on are left to them.
+ */
+export function endedClaimsSql(claims: string, jobs: string, condition: string): string {
+  return `DELETE FROM ${claims} WHERE token = ANY (ARRAY(
+    SELECT token FROM ${claims} AS c WHERE ${condition} AND NOT EXISTS (
+      SELECT FROM unnest(c.ids, c.fences) AS held(id, fence) JOIN ${jobs} AS j ON j.id = held.id AND j.fence = held.fence)
+    FOR UPDATE SKIP LOCKED))`;
 }
 
 /** Ids are 64-bit integers without leading zeros: the shorter is the smaller. */
@@ -204,8 +236,8 @@ function byId(a: JobRef, b: JobRef): number {
   return a.id.length - b.id.length || (a.id < b.id ? -1 : 1);
 }
 
-function refArrays(jobs: readonly JobRef[]): [string[], string[]] {
-  return [jobs.map((job) => job.id), jobs.map((job) => job.token)];
+function refArrays(jobs: readonly JobRef[]): [string[], number[], string[]] {
+  return [jobs.map((job) => job.id), jobs.map((job) => job.fence), jobs.map((job) => job.token)];
 }
 
 function idsOf(rows: readonly { readonly id: string }[]): Set<string> {

@@ -12,7 +12,6 @@ import type { InternalRegistration } from "./consumers.js";
 import { CronTable, type FireResult } from "./cron-table.js";
 import { DatabaseClock } from "./database-clock.js";
 import { encodeJobHeaders } from "./job-headers.js";
-import { soloLane } from "./lane.js";
 import { queueLane } from "./lanes.js";
 import type { WorkerEngine } from "./worker.js";
 
@@ -132,7 +131,7 @@ class CronScheduler implements Scheduler {
       lastTickMs: entry.lastTickMs,
       tickMs: tick.scheduledAtMs,
       queue: entry.queue,
-      lanes: [lane, soloLane(lane)],
+      lane,
       payload: JSON.stringify(tick),
       headers: encodeJobHeaders({ requestId: randomUUID(), meta: {}, nodeId: this.#options.nodeId }),
     });

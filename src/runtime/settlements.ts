@@ -46,7 +46,7 @@ export class Settlements {
       for (const { plan } of failures) if (plan.error === null) onDeferred(plan.delayMs);
     });
     this.#releases = new BatchWriter("release", log, async (releases) => {
-      await queue.release(releases.map(({ job: { claimed: { id, token } }, unstarted }) => ({ id, token, unstarted })));
+      await queue.release(releases.map(({ job: { claimed: { id, fence, token } }, unstarted }) => ({ id, fence, token, unstarted })));
       for (const { job } of releases) leases.drop(job);
       onReleased([...new Set(releases.map(({ job }) => job.claimed.lane))]);
     });

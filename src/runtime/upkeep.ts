@@ -19,6 +19,8 @@ export interface UpkeepOptions {
   readonly onReady: (lanes: readonly string[]) => void;
   /** Called at each look. */
   readonly onLook: () => void;
+  /** Claims of this node of which nothing is held any more. */
+  readonly takeEnded: () => readonly string[];
 }
 
 const ANSWER_LIMIT_MS = 10_000;
@@ -77,17 +79,17 @@ export class Upkeep {
 
   /** Ms until there is something to do. */
   async #lookOnce(): Promise<number> {
-    const { lanes, queue } = this.#options;
-    this.#options.onLook();
+    const { lanes, queue, onLook, takeEnded } = this.#options;
+    onLook();
     if (lanes.keys.length === 0) return Infinity;
     const withOldest = this.#oldTransactions.due;
-    const states = await answered(queue.look(lanes.keys, withOldest), ANSWER_LIMIT_MS);
+    const states = await answered(queue.look(lanes.keys, takeEnded(), withOldest), ANSWER_LIMIT_MS);
     if (withOldest) this.#oldTransactions.note(states[0]?.oldestTransaction ?? null);
     const expired = states.flatMap((state) => state.expired);
     const reclaimed = expired.length === 0 ? [] : await this.#reclaim(expired);
     const ready = states.filter((state) => state.ready || state.moved > 0).map((state) => state.lane);
     this.#options.onReady([...ready, ...reclaimed]);
-    return Math.min(...states.map(nextLookMs));
+    return expired.length >= UPKEEP_BATCH ? 0 : Math.min(...states.map(nextLookMs));
   }
 
   async #reclaim(expired: readonly ExpiredJob[]): Promise<string[]> {
@@ -102,6 +104,5 @@ export class Upkeep {
 }
 
 function nextLookMs(state: LaneState): number {
-  const more = state.moved >= UPKEEP_BATCH || state.expired.length >= UPKEEP_BATCH;
-  return more ? 0 : (state.nextDueMs ?? Infinity);
+  return state.moved >= UPKEEP_BATCH ? 0 : (state.nextDueMs ?? Infinity);
 }

@@ -61,6 +61,7 @@ export interface WorkerEngine {
 /** A job claimed in advance that has not started after this long goes back. */
 const STALE_AFTER_MS = 1_000;
 const SETTLE_LIMIT_MS = 5_000;
+const FORGET_LIMIT_MS = 1_000;
 
 export function createWorkerEngine(options: WorkerEngineOptions): WorkerEngine {
   return new Engine(options);
@@ -69,6 +70,7 @@ export function createWorkerEngine(options: WorkerEngineOptions): WorkerEngine {
 class Engine implements WorkerEngine {
   readonly #context = new AsyncResource("chimpbase.mesh.worker");
   readonly #defaults: WorkerDefaults;
+  readonly #queue: JobQueue;
   readonly #upkeepQueue: QueueUpkeep;
   readonly #lanes: LaneSet;
   readonly #leases: Leases;
@@ -86,7 +88,7 @@ class Engine implements WorkerEngine {
     const lookMs = Math.min(pollIntervalMs, defaults.leaseMs / 8);
     // Shorter than promised by the time that others may take to notice its end: takeover happens within `leaseMs`.
     const leaseMs = defaults.leaseMs - 2 * lookMs;
-    const queue = new JobQueue(storage, nodeId, leaseMs);
+    const queue = (this.#queue = new JobQueue(storage, nodeId, leaseMs));
     this.#defaults = defaults;
     this.#upkeepQueue = new QueueUpkeep(storage);
     const lanes = (this.#lanes = new LaneSet(concurrency));
@@ -104,6 +106,7 @@ class Engine implements WorkerEngine {
       log,
       onReady: (keys) => this.#claimer.wake(keys),
       onLook: () => slots.releaseStale(now() - STALE_AFTER_MS),
+      takeEnded: () => leases.takeEnded(),
     });
   }
 
@@ -165,5 +168,12 @@ class Engine implements WorkerEngine {
     this.#runner.close();
     await this.#settlements.close(SETTLE_LIMIT_MS);
     this.#leases.close();
+    await this.#forgetEnded();
+  }
+
+  /** Where it fails, other nodes delete the rows when their leases end. */
+  async #forgetEnded(): Promise<void> {
+    const ended = this.#leases.takeEnded();
+    if (ended.length > 0) await within(Promise.allSettled([this.#queue.forget(ended)]), FORGET_LIMIT_MS);
   }
 }

@@ -35,6 +35,9 @@ const eventTables = (table: TableName): string[] => [
   `CREATE INDEX _chimpbase_mesh_groups_pattern ON ${table("_chimpbase_mesh_groups")} (pattern)`,
 ];
 
+/** Autovacuum of tables whose rows live for seconds. */
+const MUCH_CHANGED = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0";
+
 const jobTables = (table: TableName): string[] => [
   `CREATE SEQUENCE ${table("_chimpbase_mesh_job_id")} AS BIGINT CACHE 1`,
   `CREATE TABLE ${table("_chimpbase_mesh_jobs")} (
@@ -48,14 +51,21 @@ const jobTables = (table: TableName): string[] => [
     attempt INTEGER NOT NULL DEFAULT 0,
     history TEXT NOT NULL DEFAULT '[]',
     created_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
-    token UUID,
-    holder TEXT,
-    lease_until TIMESTAMPTZ)
-    WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
-          autovacuum_vacuum_cost_delay = 0)`,
-  // An expression, so that a claim ordered by it can use no other index than its lane's.
-  `CREATE INDEX _chimpbase_mesh_jobs_ready ON ${table("_chimpbase_mesh_jobs")} (lane, (id + 0)) WHERE token IS NULL`,
-  `CREATE INDEX _chimpbase_mesh_jobs_claimed ON ${table("_chimpbase_mesh_jobs")} (lane, (id + 0)) WHERE token IS NOT NULL`,
+    fence INTEGER NOT NULL DEFAULT 0)
+    WITH (fillfactor = 90, ${MUCH_CHANGED})`,
+  `CREATE TABLE ${table("_chimpbase_mesh_ready")} (
+    lane TEXT NOT NULL,
+    id BIGINT NOT NULL,
+    fence INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (lane, id))
+    WITH (${MUCH_CHANGED})`,
+  `CREATE TABLE ${table("_chimpbase_mesh_claims")} (
+    token UUID PRIMARY KEY,
+    holder TEXT NOT NULL,
+    lease_until TIMESTAMPTZ NOT NULL,
+    ids BIGINT[] NOT NULL,
+    fences INTEGER[] NOT NULL)
+    WITH (fillfactor = 50, ${MUCH_CHANGED})`,
 ];
 
 const deferredTables = (table: TableName): string[] => [
@@ -70,7 +80,8 @@ const deferredTables = (table: TableName): string[] => [
     headers TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     history TEXT NOT NULL,
-    created_at TIMESTAMPTZ NOT NULL)`,
+    created_at TIMESTAMPTZ NOT NULL,
+    fence INTEGER NOT NULL DEFAULT 0)`,
   `CREATE INDEX _chimpbase_mesh_deferred_due ON ${table("_chimpbase_mesh_deferred")} (lane, run_at, id)`,
 ];
 
@@ -96,7 +107,8 @@ const cronTables = (table: TableName): string[] => [
     name TEXT PRIMARY KEY,
     schedule TEXT NOT NULL,
     timezone TEXT NOT NULL,
-    last_tick_ms BIGINT NOT NULL)`,
+    last_tick_ms BIGINT NOT NULL,
+    job_id BIGINT)`,
 ];
 
 const apiKeyTables = (table: TableName): string[] => [
@@ -112,9 +124,12 @@ const apiKeyTables = (table: TableName): string[] => [
 /**
  * All tables of the mesh.
  *
- * - `jobs`: ready and claimed jobs. `lane` is the claim key: the queue for a plain job, group and pattern for a balanced
- *   event. `token` is the fence: null while ready, new at each claim. Lease columns are in no index, so that extending
- *   a lease is a HOT update.
+ * - `jobs`: all that can run or runs. Written once and deleted once; touched in between only where a holder lets go. `attempt`
+ *   counts the attempts that have ended. `fence` grows each time that a holder lets go of the job or loses it, so that
+ *   whoever names an older one changes nothing.
+ * - `ready`: which jobs nobody holds. `lane` is the claim key: the queue for a plain job, group and pattern for a balanced
+ *   event. A claim deletes these narrow rows in place of changing the wide ones, whose indexes it would have to write.
+ * - `claims`: one row for all jobs of a claim, with their lease. A job is in `ready`, or in a claim with its fence.
  * - `deferred`: delayed jobs and retries, moved to `jobs` when due, so that the claim's index holds only what can run.
  * - `events`: the broadcast log, one row a commit. `xid` orders catch-up: sequence order is not commit order.
  */

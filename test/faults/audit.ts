@@ -6,20 +6,30 @@ import type { Transition } from "./history.js";
  * connection, which is the name of the node. So the checker does not rest on what nodes say of themselves.
  */
 export const AUDIT_SQL = `
-  CREATE TABLE job_audit (
-    job BIGINT, change TEXT, by TEXT, holder TEXT, successor TEXT, kept BOOLEAN, expired BOOLEAN, at TIMESTAMPTZ DEFAULT clock_timestamp());
-  CREATE FUNCTION audit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+  CREATE TABLE job_audit (job BIGINT, change TEXT, by TEXT, holder TEXT, successor TEXT, kept BOOLEAN, expired BOOLEAN, at TIMESTAMPTZ DEFAULT clock_timestamp());
+  CREATE TABLE claim_audit (token UUID PRIMARY KEY, holder TEXT, lease_until TIMESTAMPTZ, ids BIGINT[], fences INTEGER[]);
+  CREATE FUNCTION audit_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+  DECLARE by TEXT := current_setting('application_name');
   BEGIN
-    IF TG_OP = 'DELETE' THEN
-      INSERT INTO job_audit VALUES (OLD.id, 'end', current_setting('application_name'), OLD.holder, NULL, false, OLD.lease_until < clock_timestamp());
-    ELSIF OLD.token IS NULL AND NEW.token IS NOT NULL THEN
-      INSERT INTO job_audit VALUES (OLD.id, 'claim', current_setting('application_name'), NULL, NEW.holder, false, NULL);
+    IF TG_OP = 'INSERT' THEN
+      INSERT INTO claim_audit VALUES (NEW.token, NEW.holder, NEW.lease_until, NEW.ids, NEW.fences);
+      INSERT INTO job_audit SELECT id, 'claim', by, NULL, NEW.holder, false, NULL FROM unnest(NEW.ids) AS id;
     ELSE
-      INSERT INTO job_audit VALUES (OLD.id, CASE WHEN NEW.token IS NULL THEN 'release' ELSE 'extend' END, current_setting('application_name'),
-        OLD.holder, NEW.holder, OLD.token IS NOT DISTINCT FROM NEW.token, OLD.lease_until < clock_timestamp());
+      UPDATE claim_audit SET lease_until = NEW.lease_until WHERE token = OLD.token;
+      INSERT INTO job_audit SELECT id, 'extend', by, OLD.holder, NEW.holder, OLD.token = NEW.token, OLD.lease_until < clock_timestamp() FROM unnest(NEW.ids) AS id;
     END IF;
     RETURN NULL;
   END $$;
+  CREATE FUNCTION audit_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+  DECLARE held claim_audit;
+  BEGIN
+    SELECT c.* INTO held FROM claim_audit AS c, unnest(c.ids, c.fences) AS h(id, fence) WHERE c.ids @> ARRAY[OLD.id] AND h.id = OLD.id AND h.fence = OLD.fence;
+    INSERT INTO job_audit VALUES (OLD.id, CASE TG_OP WHEN 'DELETE' THEN 'end' ELSE 'release' END, current_setting('application_name'),
+      held.holder, NULL, false, held.lease_until < clock_timestamp());
+    RETURN NULL;
+  END $$;
+  CREATE INDEX claim_audit_ids ON claim_audit USING gin (ids);
+  CREATE TRIGGER audit_claim AFTER INSERT OR UPDATE ON _chimpbase_mesh_claims FOR EACH ROW EXECUTE FUNCTION audit_claim();
   CREATE TRIGGER audit_job AFTER UPDATE OR DELETE ON _chimpbase_mesh_jobs FOR EACH ROW EXECUTE FUNCTION audit_job();`;
 
 export const READ_AUDIT_SQL = `

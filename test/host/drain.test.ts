@@ -133,7 +133,7 @@ test("while plugins drain, a host claims no more jobs and has given back those t
   const claimed = async (): Promise<number> => {
     const database = new pg.Client({ connectionString: databaseUrl });
     await database.connect();
-    const { rows } = await database.query<{ count: string }>("SELECT count(*) FROM _chimpbase_mesh_jobs WHERE token IS NOT NULL");
+    const { rows } = await database.query<{ count: string }>("SELECT count(*) FROM _chimpbase_mesh_jobs WHERE id NOT IN (SELECT id FROM _chimpbase_mesh_ready)");
     await database.end();
     return Number(rows[0]!.count);
   };

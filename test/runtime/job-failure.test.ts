@@ -13,7 +13,7 @@ describe("what becomes of failed jobs", () => {
 
   it("a lost job is ready again at once, from its second loss or before its last attempt alone, and then dead", () => {
     const lane = (attempt: number, maxAttempts: number) => {
-      const job = { id: "1", token: "t", lane: "q:x", event: null, attempt, history: "broken", holder: null, leaseEndedAtMs: 0 };
+      const job = { id: "1", token: "t", fence: 0, lane: "q:x", event: null, attempt, history: "broken", holder: "n", leaseEndedAtMs: 0 };
       const plan = planTakeover(job, maxAttempts);
       return plan.error === null ? plan.lane : "dead";
     };

@@ -88,7 +88,7 @@ describe("the database in a job", () => {
     node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => gate.waiting === 1);
-    await cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET token = gen_random_uuid(), holder = 'thief'");
+    await cluster.steal();
     gate.open();
     await until(() => error);
     assert.ok(error instanceof MeshError);

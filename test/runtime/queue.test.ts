@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { after, afterEach, before, describe, it } from "node:test";
-import { JobQueue, type LaneQuota } from "#mesh/runtime/queue.js";
+import { JobQueue, type JobRef, type LaneQuota } from "#mesh/runtime/queue.js";
 import { QueueUpkeep } from "#mesh/runtime/queue-upkeep.js";
 import { queueLane } from "#mesh/runtime/lanes.js";
 import { Cluster } from "./worker-nodes.js";
@@ -17,11 +17,11 @@ describe("queue statements", () => {
     queue = new JobQueue(cluster.storage, "node", 30_000);
     upkeep = new QueueUpkeep(cluster.storage);
   });
-  afterEach(() => cluster.storage.query("TRUNCATE _chimpbase_mesh_jobs, _chimpbase_mesh_deferred, _chimpbase_mesh_dead_letters"));
+  afterEach(() => cluster.storage.query("TRUNCATE _chimpbase_mesh_jobs, _chimpbase_mesh_ready, _chimpbase_mesh_claims, _chimpbase_mesh_deferred, _chimpbase_mesh_dead_letters"));
   after(() => cluster.close());
 
   const claim = (...quotas: LaneQuota[]) => queue.claim(quotas, randomUUID());
-  const expire = () => cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET lease_until = clock_timestamp() - interval '1 second'");
+  const expire = () => cluster.storage.query("UPDATE _chimpbase_mesh_claims SET lease_until = clock_timestamp() - interval '1 second'");
   const failure = { lane: LANE, delayMs: 60_000, history: "[1]" };
 
   it("a claim takes the oldest of each lane, at most its quota, in order", async () => {
@@ -43,8 +43,9 @@ describe("queue statements", () => {
     await cluster.enqueue("q", [0, 0]);
     const [kept] = await claim({ lane: LANE, quota: 1 });
     const [lost] = await claim({ lane: LANE, quota: 1 });
-    await queue.disown([LANE], lost!.token);
-    assert.deepEqual((await cluster.jobs()).map((job) => [job.token, job.attempt]), [[kept!.token, 1], [null, 0]]);
+    await queue.disown(lost!.token);
+    assert.deepEqual((await cluster.jobs()).map((job) => [job.token, job.attempt]), [[kept!.token, 0], [null, 0]]);
+    assert.equal((await queue.complete([lost!])).size, 0);
   });
 
   it("every change is fenced: with a token of old nothing happens, and the answer says so", async () => {
@@ -52,19 +53,33 @@ describe("queue statements", () => {
     const [old] = await claim({ lane: LANE, quota: 1 });
     await queue.release([{ ...old!, unstarted: true }]);
     const [current] = await claim({ lane: LANE, quota: 1 });
-    const stale = { id: current!.id, token: old!.token };
+    for (const stale of [{ ...current!, token: old!.token, fence: old!.fence }, { ...current!, fence: old!.fence }]) await assertFenced(stale);
+    const [job] = await cluster.jobs();
+    assert.deepEqual([job?.token, job?.attempt, job?.holder], [current!.token, 0, "node"]);
+    assert.deepEqual([...await queue.complete([current!])], [current!.id]);
+  });
+
+  it("a claim that a crash of Postgres has undone proves nothing, although the fence is the same", async () => {
+    await cluster.enqueue("q", [0]);
+    const [undone] = await claim({ lane: LANE, quota: 1 });
+    await cluster.storage.query("DELETE FROM _chimpbase_mesh_claims");
+    await cluster.storage.query("INSERT INTO _chimpbase_mesh_ready (lane, id) SELECT lane, id FROM _chimpbase_mesh_jobs");
+    const [current] = await claim({ lane: LANE, quota: 1 });
+    assert.equal(undone!.fence, current!.fence);
+    await assertFenced(undone!, true);
+    assert.deepEqual([...await queue.complete([current!])], [current!.id]);
+  });
+
+  async function assertFenced(stale: JobRef, sameFence = false): Promise<void> {
     assert.equal((await queue.complete([stale])).size, 0);
     assert.equal((await queue.fail([{ ...stale, ...failure, error: null }])).size, 0);
     assert.equal((await queue.fail([{ ...stale, ...failure, error: "{}" }])).size, 0);
     assert.equal((await queue.extend([stale])).size, 0);
-    assert.equal(await queue.stillHeld(stale), false);
+    assert.equal(await queue.stillHeld(stale), sameFence);
     await queue.release([{ ...stale, unstarted: false }]);
-    const fenced = await cluster.storage.transaction(async (tx) => [await queue.lock(tx, stale), await queue.completeWithin(tx, stale)]);
-    assert.deepEqual(fenced, [false, false]);
-    const [job] = await cluster.jobs();
-    assert.deepEqual([job?.token, job?.attempt, job?.holder], [current!.token, 1, "node"]);
-    assert.deepEqual([...await queue.complete([current!])], [current!.id]);
-  });
+    assert.equal(await cluster.storage.transaction((tx) => queue.lock(tx, stale)), false);
+    if (!sameFence) assert.equal(await cluster.storage.transaction((tx) => queue.completeWithin(tx, stale)), false);
+  }
 
   it("a failed job moves whole to the deferred ones or the dead letters", async () => {
     await cluster.enqueue("q", [{ a: 1 }, { b: 2 }]);
@@ -84,22 +99,26 @@ describe("queue statements", () => {
     await expire();
     await cluster.storage.transaction(async (tx) => {
       assert.equal(await queue.lock(tx, claimed[0]!), true);
+      const [state] = await upkeep.look([LANE]);
+      assert.deepEqual(state?.expired.map(({ id, fence, token, attempt }) => ({ id, fence, token, attempt })), [
+        { id: claimed[1]!.id, fence: 0, token: claimed[1]!.token, attempt: 1 }]);
       assert.equal((await queue.extend(claimed)).size, 2);
     });
     const [state] = await upkeep.look([LANE]);
-    assert.deepEqual(state?.expired.map((job) => job.id), [claimed[0]!.id]);
+    assert.deepEqual(state?.expired, []);
   });
 
   it("an expired job is taken back once, and not where its lease was extended meanwhile or its transaction lives", async () => {
     await cluster.enqueue("q", [0, 0, 0]);
-    const claimed = await claim({ lane: LANE, quota: 3 });
+    const claimed = await claim({ lane: LANE, quota: 2 });
+    const [extended] = await claim({ lane: LANE, quota: 1 });
     await expire();
     const [state] = await upkeep.look([LANE]);
     assert.equal(state?.expired.length, 3);
-    await queue.extend([claimed[1]!]);
-    const takeovers = claimed.map((job) => ({ ...job, lane: "s:q:q", history: "[2]", error: null }));
+    await queue.extend([extended!]);
+    const takeovers = [...claimed, extended!].map((job) => ({ ...job, lane: "s:q:q", history: "[2]", error: null }));
     await cluster.storage.transaction(async (tx) => {
-      await queue.lock(tx, claimed[2]!);
+      await queue.lock(tx, claimed[1]!);
       assert.deepEqual(await upkeep.reclaim(takeovers), ["s:q:q"]);
     });
     const free = (await cluster.jobs()).filter((job) => job.token === null);
@@ -123,16 +142,15 @@ describe("queue statements", () => {
 
   it("claims stay on the index of ready jobs, however many rows and lanes there are", async () => {
     await cluster.storage.query(
-      `INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, payload, headers)
-       SELECT n, 'q:' || n % 50, 'q', repeat('x', 100), '{}' FROM generate_series(1, 20000) AS n`,
+      "INSERT INTO _chimpbase_mesh_ready (lane, id) SELECT 'q:' || n % 50, n FROM generate_series(1, 20000) AS n",
     );
-    await cluster.storage.query("ANALYZE _chimpbase_mesh_jobs");
+    await cluster.storage.query("ANALYZE _chimpbase_mesh_ready");
     const plan = await cluster.storage.query<{ "QUERY PLAN": string }>(
       `EXPLAIN SELECT r.id FROM unnest(ARRAY['q:7', 'q:9'], ARRAY[10, 20]) AS want(lane, quota) CROSS JOIN LATERAL (
-         SELECT id FROM _chimpbase_mesh_jobs WHERE lane = want.lane AND token IS NULL
-         ORDER BY id + 0 LIMIT want.quota FOR UPDATE SKIP LOCKED) AS r`,
+         SELECT id FROM _chimpbase_mesh_ready WHERE lane = want.lane
+         ORDER BY id LIMIT want.quota FOR UPDATE SKIP LOCKED) AS r`,
     );
-    assert.match(plan.map((row) => row["QUERY PLAN"]).join("\n"), /Index Scan using _chimpbase_mesh_jobs_ready/);
+    assert.match(plan.map((row) => row["QUERY PLAN"]).join("\n"), /Index Scan using _chimpbase_mesh_ready_pkey/);
   });
 
   it("groups are remembered by many nodes at once, in whatever order each names them", async () => {

@@ -46,11 +46,6 @@ describe("leases", () => {
     await once(child.process, "exit");
   }
 
-  /** Takes a job from its holder, as another node would after the lease. */
-  async function steal(): Promise<void> {
-    await cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET token = gen_random_uuid(), holder = 'thief', lease_until = clock_timestamp() + interval '1 minute'");
-  }
-
   it("are extended while a handler runs, so that nobody takes the job over", async () => {
     const runs: number[] = [];
     for (const index of [0, 1]) {
@@ -76,7 +71,7 @@ describe("leases", () => {
       engine.start();
       await cluster.enqueue(outcome, [1]);
       await until(() => gate.waiting === 1);
-      await steal();
+      await cluster.steal();
       await until(() => scope?.cancellation.aborted);
       assert.equal((scope!.cancellation.reason as { code: string }).code, "LEASE_LOST");
       gate.open();
@@ -96,7 +91,7 @@ describe("leases", () => {
     engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => gate.waiting === 1);
-    await steal();
+    await cluster.steal();
     gate.open();
     await until(() => engine.inFlight().length === 0);
     await engine.stop();
@@ -178,9 +173,8 @@ describe("leases", () => {
     const { engine } = await cluster.node({ maxAttempts: 3 });
     await engine.attach([worker("q", () => assert.fail("must not run"))]);
     await cluster.enqueue("q", [1]);
-    await cluster.storage.query(
-      "UPDATE _chimpbase_mesh_jobs SET attempt = 3, token = gen_random_uuid(), holder = 'dead node', lease_until = clock_timestamp() - interval '1 second'",
-    );
+    await cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET attempt = 2");
+    await cluster.steal("dead node", -1_000);
     engine.start();
     await until(() => cluster.settled());
     const [dead] = await cluster.deadLetters();

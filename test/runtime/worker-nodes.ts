@@ -81,15 +81,43 @@ export class Cluster {
 
   async insert(lane: string, queue: string, group: string | null, event: string | null, payloads: readonly string[]): Promise<string[]> {
     const rows = await this.storage.query<{ id: string }>(
-      `INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, grp, event, payload, headers)
-       SELECT nextval('_chimpbase_mesh_job_id'), $1, $2, $3, $4, payload, $6 FROM unnest($5::text[]) AS payload RETURNING id`,
+      `WITH job AS (
+         INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, grp, event, payload, headers)
+         SELECT nextval('_chimpbase_mesh_job_id'), $1, $2, $3, $4, payload, $6 FROM unnest($5::text[]) AS payload RETURNING lane, id)
+       INSERT INTO _chimpbase_mesh_ready (lane, id) SELECT lane, id FROM job RETURNING id`,
       [lane, queue, group, event, payloads, HEADERS],
     );
     return rows.map((row) => row.id);
   }
 
-  jobs(): Promise<JobRow[]> {
-    return this.storage.query("SELECT * FROM _chimpbase_mesh_jobs ORDER BY id");
+  /** With what holds them: null where they are ready. Each must be one or the other. */
+  async jobs(): Promise<JobRow[]> {
+    const rows = await this.storage.query<JobRow & { ready: boolean }>(
+      `SELECT j.*, c.token, c.holder, r.id IS NOT NULL AS ready FROM _chimpbase_mesh_jobs AS j
+         LEFT JOIN _chimpbase_mesh_ready AS r ON r.lane = j.lane AND r.id = j.id AND r.fence = j.fence
+         LEFT JOIN (SELECT token, holder, held.* FROM _chimpbase_mesh_claims, unnest(ids, fences) AS held(id, fence)) AS c
+           ON c.id = j.id AND c.fence = j.fence
+       ORDER BY j.id`,
+    );
+    for (const row of rows) assert.equal(row.ready, row.token === null, `job ${row.id} is ${row.ready ? "ready and claimed" : "lost"}`);
+    return rows;
+  }
+
+  /** Claims that nobody has deleted. */
+  async claims(): Promise<number> {
+    const [row] = await this.storage.query<{ n: number }>("SELECT count(*)::int AS n FROM _chimpbase_mesh_claims");
+    return row!.n;
+  }
+
+  /** Takes all jobs from whoever has them, as another node would after the lease; for `leaseMs`, which may be over. */
+  async steal(holder = "thief", leaseMs = 60_000): Promise<void> {
+    await this.storage.query(
+      `WITH stolen AS (UPDATE _chimpbase_mesh_jobs SET fence = fence + 1 RETURNING id, fence),
+         taken AS (DELETE FROM _chimpbase_mesh_ready)
+       INSERT INTO _chimpbase_mesh_claims (token, holder, lease_until, ids, fences)
+       SELECT gen_random_uuid(), $1, clock_timestamp() + $2 * interval '1 millisecond', array_agg(id), array_agg(fence) FROM stolen`,
+      [holder, leaseMs],
+    );
   }
 
   deferred(): Promise<JobRow[]> {

@@ -111,10 +111,8 @@ describe("failed jobs", () => {
     const { engine } = await cluster.node();
     let runs = 0;
     await cluster.insert(queueLane("odd"), "odd", null, null, ["{not json", "1"]);
-    await cluster.storage.query(
-      `INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, payload, headers) VALUES (nextval('_chimpbase_mesh_job_id'), $1, 'odd', '2', 'null')`,
-      [queueLane("odd")],
-    );
+    const [id] = await cluster.enqueue("odd", [2]);
+    await cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET headers = 'null' WHERE id = $1", [id]);
     await engine.attach([worker("odd", () => void runs++)]);
     engine.start();
     await until(() => cluster.settled());

@@ -102,8 +102,10 @@ test("two nodes do all that nodes do under the role of the page", async (t) => {
 test("the role of the page takes over the jobs of a dead node, sweeps old rows, and checks and revokes keys", async (t) => {
   const { roles, adminUrl, host } = await setting(t, false);
   await query(adminUrl, `
-    INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, payload, headers, attempt, token, holder, lease_until)
-      SELECT n, 'q:left', 'left', '{}', '{}', attempt, gen_random_uuid(), 'dead', clock_timestamp() - interval '1 minute' FROM (VALUES (-1, 1), (-2, 5)) AS v(n, attempt);
+    INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, payload, headers, attempt)
+      SELECT n, 'q:left', 'left', '{}', '{}', attempt FROM (VALUES (-1, 0), (-2, 4)) AS v(n, attempt);
+    INSERT INTO _chimpbase_mesh_claims (token, holder, lease_until, ids, fences)
+      VALUES (gen_random_uuid(), 'dead', clock_timestamp() - interval '1 minute', '{-1,-2}', '{0,0}');
     INSERT INTO _chimpbase_mesh_nodes (node_id, started_at_ms, last_heartbeat_ms) VALUES ('old', 1, 1);
     INSERT INTO _chimpbase_mesh_events (node_id, events, created_at) VALUES ('old', '[]', clock_timestamp() - interval '1 day')`);
   const left: unknown[] = [];

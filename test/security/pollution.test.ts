@@ -93,7 +93,10 @@ test("keys of prototypes in events, in jobs, and in rows that somebody forged, r
   const meta = `{"__proto__":{"polluted":1},"kept":1}`;
   await mesh.query("INSERT INTO _chimpbase_mesh_events (node_id, events) VALUES ('forger', $1)", [`[["1","a.b",${EVIL},"r",${meta}],["2","a.b",{},"r","no meta"],["3","a.b",{},"r",null]]`]);
   await mesh.query(
-    `INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, grp, event, payload, headers) VALUES (-1, $1, $2, 'takes', 'a.b', $3, $4), (-2, $1, $2, 'takes', 'a.b', $3, '{"meta":[1]}')`,
+    `WITH job AS (
+       INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, grp, event, payload, headers)
+       VALUES (-1, $1, $2, 'takes', 'a.b', $3, $4), (-2, $1, $2, 'takes', 'a.b', $3, '{"meta":[1]}') RETURNING lane, id)
+     INSERT INTO _chimpbase_mesh_ready (lane, id) SELECT lane, id FROM job`,
     [groupLane("takes", "a.*"), "__chimpbase.mesh.balanced.a.b", EVIL, `{"meta":${meta}}`],
   );
   // Says that there is something to read.

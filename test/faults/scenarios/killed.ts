@@ -39,6 +39,6 @@ export const killed: Scenario = {
 };
 
 async function holdsJob(trial: Trial, { nodeId }: FaultNode): Promise<boolean> {
-  const jobs = await trial.query("SELECT FROM _chimpbase_mesh_jobs WHERE holder = $1 LIMIT 1", [nodeId]);
+  const jobs = await trial.query("SELECT FROM _chimpbase_mesh_claims WHERE holder = $1 LIMIT 1", [nodeId]);
   return jobs.length > 0;
 }
