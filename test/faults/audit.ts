@@ -9,14 +9,14 @@ export const AUDIT_SQL = `
   CREATE TABLE job_audit (job BIGINT, change TEXT, by TEXT, holder TEXT, successor TEXT, kept BOOLEAN, expired BOOLEAN, at TIMESTAMPTZ DEFAULT clock_timestamp());
   CREATE TABLE claim_audit (token UUID PRIMARY KEY, holder TEXT, lease_until TIMESTAMPTZ, ids BIGINT[], fences INTEGER[]);
   CREATE FUNCTION audit_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-  DECLARE by TEXT := current_setting('application_name');
+  DECLARE node TEXT := current_setting('application_name');
   BEGIN
     IF TG_OP = 'INSERT' THEN
       INSERT INTO claim_audit VALUES (NEW.token, NEW.holder, NEW.lease_until, NEW.ids, NEW.fences);
-      INSERT INTO job_audit SELECT id, 'claim', by, NULL, NEW.holder, false, NULL FROM unnest(NEW.ids) AS id;
+      INSERT INTO job_audit SELECT id, 'claim', node, NULL, NEW.holder, false, NULL FROM unnest(NEW.ids) AS id;
     ELSE
       UPDATE claim_audit SET lease_until = NEW.lease_until WHERE token = OLD.token;
-      INSERT INTO job_audit SELECT id, 'extend', by, OLD.holder, NEW.holder, OLD.token = NEW.token, OLD.lease_until < clock_timestamp() FROM unnest(NEW.ids) AS id;
+      INSERT INTO job_audit SELECT id, 'extend', node, OLD.holder, NEW.holder, OLD.token = NEW.token, OLD.lease_until < clock_timestamp() FROM unnest(NEW.ids) AS id;
     END IF;
     RETURN NULL;
   END $$;

@@ -81,6 +81,37 @@ describe("queue statements", () => {
     if (!sameFence) assert.equal(await cluster.storage.transaction((tx) => queue.completeWithin(tx, stale)), false);
   }
 
+  it("the row of a claim goes with the last of its jobs, and not before", async () => {
+    await cluster.enqueue("q", [0, 0]);
+    const [first, second] = await claim({ lane: LANE, quota: 2 });
+    await queue.complete([first!]);
+    await queue.forget([first!.token]);
+    assert.equal(await cluster.claims(), 1);
+    await queue.complete([second!]);
+    assert.equal((await queue.claim([{ lane: LANE, quota: 1 }], randomUUID(), [first!.token])).length, 0);
+    assert.equal(await cluster.claims(), 0);
+  });
+
+  it("the row of a claim whose holder never said that its jobs have ended goes when the lease ends", async () => {
+    await cluster.enqueue("q", [0, 0]);
+    const [first] = await claim({ lane: LANE, quota: 1 });
+    const [second] = await claim({ lane: LANE, quota: 1 });
+    await queue.complete([first!]);
+    await upkeep.look([LANE]);
+    assert.equal(await cluster.claims(), 2);
+    await expire();
+    await upkeep.look([queueLane("p")]);
+    assert.deepEqual((await cluster.jobs()).map((job) => job.token), [second!.token]);
+    assert.equal(await cluster.claims(), 1);
+  });
+
+  it("ready rows without a job, as after a purge by hand, go with the next claim", async () => {
+    const ids = await cluster.enqueue("q", [0, 0, 0]);
+    await cluster.storage.query("DELETE FROM _chimpbase_mesh_jobs WHERE id <> $1", [ids[2]]);
+    assert.deepEqual((await claim({ lane: LANE, quota: 3 })).map((job) => job.id), [ids[2]]);
+    assert.equal((await upkeep.look([LANE]))[0]?.ready, false);
+  });
+
   it("a failed job moves whole to the deferred ones or the dead letters", async () => {
     await cluster.enqueue("q", [{ a: 1 }, { b: 2 }]);
     const [first, second] = await claim({ lane: LANE, quota: 2 });

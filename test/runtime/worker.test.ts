@@ -208,6 +208,21 @@ describe("worker engine", () => {
     assert.equal(gate.waiting, 1);
   });
 
+  it("leaves no row of a claim behind: not while it is idle, and not when it stops", async () => {
+    const { engine } = await cluster.node({ pollIntervalMs: 50 });
+    await engine.attach([worker("rows", () => undefined)]);
+    engine.start();
+    await cluster.enqueue("rows", Array(200).fill(0));
+    engine.wake([queueLane("rows")]);
+    await until(() => cluster.settled());
+    await until(async () => (await cluster.claims()) === 0);
+    await cluster.enqueue("rows", Array(200).fill(0));
+    engine.wake([queueLane("rows")]);
+    await until(() => cluster.settled());
+    await engine.stop();
+    assert.equal(await cluster.claims(), 0);
+  });
+
   it("claims no more than 500 jobs ahead of its free slots, however many wait", async () => {
     const { engine } = await cluster.node({ concurrency: 4, leaseMs: 30_000 });
     const gate = new Gate();

@@ -39,6 +39,8 @@ async function checkEnd(trial: Trial, node: FaultNode): Promise<void> {
 async function checkDatabase(trial: Trial): Promise<void> {
   const rows = await trial.query("SELECT node_id FROM _chimpbase_mesh_nodes");
   trial.none(rows, "rows in the registry after stop");
+  const held = await trial.query("SELECT token::text AS row FROM _chimpbase_mesh_claims UNION ALL SELECT lane FROM _chimpbase_mesh_ready");
+  trial.none(held, "claims and ready jobs of an empty queue after stop");
   const connections = await trial.query(
     "SELECT pid, application_name, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
   );
