@@ -1,6 +1,22 @@
 /** A row as the driver returns it: `BIGINT` and `NUMERIC` as strings, `json`/`jsonb` parsed, timestamps as `Date`. */
 export type Row = Record<string, unknown>;
 
+/** One SQL command with `$1` placeholders. */
+export interface Statement {
+  readonly sql: string;
+  readonly params: readonly unknown[];
+  /** As in `QueryOptions`. */
+  readonly answerTimeoutMs?: number | undefined;
+}
+
+/** What became of statements that were sent together. */
+export interface QueriedAll {
+  /** Rows of those that were carried out, in order. */
+  readonly rows: readonly Row[][];
+  /** Of the one after them; undefined where all were. None after it was executed. */
+  readonly error: unknown;
+}
+
 export interface QueryOptions {
   /** Longest wait for a pooled connection, in ms. Default: the storage's own limit (5000). Past it: `MeshOverloadedError`. */
   readonly acquireTimeoutMs?: number;
@@ -43,8 +59,13 @@ export interface Transaction extends Session {
 
 /** A transaction whose end is decided by its owner. Exactly one of `commit` and `rollback` must be called. */
 export interface OwnedTransaction extends Transaction {
-  /** Resolves after the commit is acknowledged. An unclear outcome (connection lost while waiting) rejects with code `COMMIT_UNKNOWN`. */
-  commit(): Promise<void>;
+  /** In one round trip. Rejects only where nothing of it can have been sent, or the connection is lost. */
+  queryAll(statements: readonly Statement[]): Promise<QueriedAll>;
+  /**
+   * Resolves after the commit is acknowledged. An unclear outcome (connection lost while waiting) rejects with code
+   * `COMMIT_UNKNOWN`. `last` goes along in the same round trip: where it fails, all is rolled back, and its error thrown.
+   */
+  commit(last?: Statement): Promise<void>;
   /** Never rejects; destroys the connection where it cannot be rolled back. */
   rollback(): Promise<void>;
   /**
@@ -76,6 +97,10 @@ export interface Storage extends Session {
   table(name: string): string;
   /** NOTIFY channel of this mesh: at most 63 bytes, different for each schema. */
   channel(name: string): string;
+  /**
+   * Takes a connection. BEGIN goes to the server along with the first statement; where the connection turns out to be dead
+   * by then, both go to another one, so what a dead one had executed of them is never committed.
+   */
   begin(options?: QueryOptions): Promise<OwnedTransaction>;
   /** Opens the listening connection (`listenUrl`, else `url`). Resolves once LISTEN is in force, rejects if the first try fails. */
   listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener>;

@@ -1,9 +1,15 @@
 import { MeshError } from "../errors.js";
-import type { OwnedTransaction, QueryOptions, Row, Session, Storage, Transaction } from "../contract/storage.js";
-import type { JobQueue, JobRef } from "./queue.js";
+import type { OwnedTransaction, QueriedAll, QueryOptions, Row, Session, Statement, Storage, Transaction } from "../contract/storage.js";
+import { isNotHeld, type JobQueue, type JobRef } from "./queue.js";
 
 /** `untouched`: the handler never came to the database, and the job completes on its own. */
 export type SessionEnd = "untouched" | "committed" | "lost";
+
+interface Begun {
+  readonly tx: OwnedTransaction;
+  /** Of the statements that came with the first use. */
+  readonly first: QueriedAll;
+}
 
 /**
  * The database as a job's handler sees it: nothing until the first use, then one transaction that begins by locking the
@@ -14,7 +20,7 @@ export class JobSession implements Session {
   readonly #storage: Storage;
   readonly #queue: JobQueue;
   readonly #job: JobRef;
-  #opening: Promise<OwnedTransaction> | undefined;
+  #opening: Promise<Begun> | undefined;
   #tx: OwnedTransaction | undefined;
   #closed = false;
   #stale = false;
@@ -36,7 +42,11 @@ export class JobSession implements Session {
   }
 
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
-    return (await this.#open(options)).query<T>(sql, params, options);
+    // Without parameters the text may be several commands, which go to the server only by themselves.
+    if (this.#opening !== undefined || params === undefined || params.length === 0) return (await this.#open(options)).query<T>(sql, params, options);
+    const { rows, error } = (await this.#begun(options, [{ sql, params, answerTimeoutMs: options?.answerTimeoutMs }])).first;
+    if (error !== undefined) throw error;
+    return rows[0] as T[];
   }
 
   async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {
@@ -61,36 +71,47 @@ export class JobSession implements Session {
    */
   async finish(): Promise<SessionEnd> {
     this.#closed = true;
-    const tx = await this.#opening?.catch(() => undefined);
+    const tx = await this.#settledOpening();
     if (tx === undefined) return this.#stale ? "lost" : "untouched";
-    if (!(await this.#queue.completeWithin(tx, this.#job))) {
-      await this.rollback();
-      return "lost";
+    try {
+      await tx.commit(this.#queue.completing(this.#job));
+      return "committed";
+    } catch (error) {
+      if (isNotHeld(error)) return "lost";
+      throw error;
+    } finally {
+      this.#tx = undefined;
     }
-    await tx.commit();
-    this.#tx = undefined;
-    return "committed";
   }
 
   /** Ends the transaction, if there is one, with nothing done. Never rejects. */
   async rollback(): Promise<void> {
     this.#closed = true;
-    const tx = await this.#opening?.catch(() => undefined);
+    const tx = await this.#settledOpening();
     await tx?.rollback();
     this.#tx = undefined;
   }
 
-  #open(options?: QueryOptions): Promise<OwnedTransaction> {
-    if (this.#closed) return Promise.reject(closedError());
-    return (this.#opening ??= this.#begin(options));
+  async #open(options?: QueryOptions): Promise<OwnedTransaction> {
+    return (await this.#begun(options, [])).tx;
   }
 
-  async #begin(options: QueryOptions | undefined): Promise<OwnedTransaction> {
+  async #settledOpening(): Promise<OwnedTransaction | undefined> {
+    return (await this.#opening?.catch(() => undefined))?.tx;
+  }
+
+  #begun(options: QueryOptions | undefined, first: readonly Statement[]): Promise<Begun> {
+    if (this.#closed) return Promise.reject(closedError());
+    return (this.#opening ??= this.#begin(options, first));
+  }
+
+  /** In one round trip with what the handler asks first: none of that is executed where the job is no longer ours. */
+  async #begin(options: QueryOptions | undefined, first: readonly Statement[]): Promise<Begun> {
     try {
       const tx = await this.#storage.begin(options);
-      await this.#lock(tx);
+      const begun = { tx, first: await this.#lock(tx, first) };
       this.#tx = tx;
-      return tx;
+      return begun;
     } catch (error) {
       // A full pool may have room at the next use; a stale token never comes back.
       if (!this.#stale) this.#opening = undefined;
@@ -98,11 +119,12 @@ export class JobSession implements Session {
     }
   }
 
-  async #lock(tx: OwnedTransaction): Promise<void> {
+  async #lock(tx: OwnedTransaction, first: readonly Statement[]): Promise<QueriedAll> {
     try {
-      if (await this.#queue.lock(tx, this.#job)) return;
-      this.#stale = true;
-      throw leaseLost(this.#job.id);
+      const { rows: [locked, ...rows], error } = await tx.queryAll([this.#queue.locking(this.#job), ...first]);
+      if (locked !== undefined) return { rows, error };
+      this.#stale = isNotHeld(error);
+      throw this.#stale ? leaseLost(this.#job.id) : error;
     } catch (error) {
       await tx.rollback();
       throw error;

@@ -1,4 +1,4 @@
-import type { QueryOptions, Session, Storage, Transaction } from "../contract/storage.js";
+import type { QueryOptions, Statement, Storage } from "../contract/storage.js";
 
 /** How many jobs of one lane a claim may take. */
 export interface LaneQuota {
@@ -194,24 +194,26 @@ export class JobQueue {
   }
 
   /**
-   * First statement of a job's transaction: false where the job is no longer ours. The row lock keeps others off for as
-   * long as the transaction lives; the idle limit ends it, and the lock, where this process is frozen.
+   * First statement of a job's transaction: fails, and nothing after it is executed, where the job is no longer ours (see
+   * `isNotHeld`). The row lock keeps others off for as long as the transaction lives; the idle limit ends it, and the lock,
+   * where this process is frozen.
    */
-  async lock(tx: Transaction, job: JobRef): Promise<boolean> {
-    const [row] = await tx.query<{ id: string | null }>(
-      `WITH own AS MATERIALIZED (
-         SELECT id FROM ${this.#jobs} WHERE id = $1 AND fence = $2
-           AND EXISTS (SELECT FROM ${this.#claims} WHERE token = $3::uuid) FOR UPDATE)
-       SELECT set_config('idle_in_transaction_session_timeout', $4, true), (SELECT id FROM own) AS id`,
-      [job.id, job.fence, job.token, String(Math.ceil(this.#leaseMs))],
-    );
-    return typeof row?.id === "string";
+  locking(job: JobRef): Statement {
+    return {
+      sql: `WITH own AS MATERIALIZED (
+          SELECT id FROM ${this.#jobs} WHERE id = $1 AND fence = $2
+            AND EXISTS (SELECT FROM ${this.#claims} WHERE token = $3::uuid) FOR UPDATE)
+        SELECT set_config('idle_in_transaction_session_timeout', $4, true), 1 / (SELECT count(*) FROM own)`,
+      params: [job.id, job.fence, job.token, String(Math.ceil(this.#leaseMs))],
+    };
   }
 
-  /** The completion inside the job's own transaction, which has locked it: false where the job is no longer ours. */
-  async completeWithin(tx: Session, job: JobRef): Promise<boolean> {
-    const rows = await tx.query(`DELETE FROM ${this.#jobs} WHERE id = $1 AND fence = $2 RETURNING id`, [job.id, job.fence]);
-    return rows.length > 0;
+  /** Last statement of a job's transaction, which has locked it: fails where the job is no longer ours. */
+  completing(job: JobRef): Statement {
+    return {
+      sql: `WITH gone AS (DELETE FROM ${this.#jobs} WHERE id = $1 AND fence = $2 RETURNING id) SELECT 1 / (SELECT count(*) FROM gone)`,
+      params: [job.id, job.fence],
+    };
   }
 
   /** Condition on a row `j` of jobs: it is held as the row `ref` of references says. */
@@ -229,6 +231,11 @@ export function endedClaimsSql(claims: string, jobs: string, condition: string):
     SELECT token FROM ${claims} AS c WHERE ${condition} AND NOT EXISTS (
       SELECT FROM unnest(c.ids, c.fences) AS held(id, fence) JOIN ${jobs} AS j ON j.id = held.id AND j.fence = held.fence)
     FOR UPDATE SKIP LOCKED))`;
+}
+
+/** Whether `locking` or `completing` failed because the job is not ours: they divide by the number of rows they found. */
+export function isNotHeld(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === "22012";
 }
 
 /** Ids are 64-bit integers without leading zeros: the shorter is the smaller. */

@@ -1,19 +1,14 @@
 import { Socket } from "node:net";
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import pg from "pg";
-import type { Row } from "../contract/storage.js";
+import type { Statement } from "../contract/storage.js";
 import { requestCancel, type Backend } from "./cancel-request.js";
 import { databaseUnavailable, meansUnavailable } from "./connection-errors.js";
+import { StatementBatch, type BatchOutcome, type SqlResult } from "./statement-batch.js";
 
 export interface ConnectionConfig {
   readonly url: string;
   readonly applicationName: string;
-}
-
-export interface SqlResult {
-  readonly rows: Row[];
-  /** Command tag: `SELECT`, `COMMIT`, … */
-  readonly command: string;
 }
 
 /** Default of `QueryOptions.answerTimeoutMs`. */
@@ -25,6 +20,8 @@ const KEEP_ALIVE_DELAY_MS = 10_000;
 const GOODBYE_MS = 1_000;
 /** A connection idle for longer may have been closed by the server without our having read so yet. */
 const STALE_AFTER_MS = 100;
+
+const limitOf = ({ answerTimeoutMs = ANSWER_TIMEOUT_MS }: Statement): number => answerTimeoutMs;
 
 export function createClient({ url, applicationName }: ConnectionConfig, socket = new Socket()): pg.Client {
   const client = new pg.Client({
@@ -97,6 +94,11 @@ export class PooledConnection {
     return this.#lost;
   }
 
+  /** Given up because an answer was overdue. */
+  get silent(): boolean {
+    return this.#silent;
+  }
+
   /** Alive, and in no transaction that somebody opened by hand. */
   get reusable(): boolean {
     return !this.#lost && this.#client.getTransactionStatus() === "I";
@@ -106,11 +108,20 @@ export class PooledConnection {
    * One at a time. Without an answer within `limitMs` the connection is given up: the kernel gives up on a peer that does
    * not confirm what was sent to it only after a quarter of an hour, and never on a frozen one.
    */
-  async query(sql: string, params?: readonly unknown[], limitMs = ANSWER_TIMEOUT_MS): Promise<SqlResult> {
+  query(sql: string, params?: readonly unknown[], limitMs = ANSWER_TIMEOUT_MS): Promise<SqlResult> {
+    return this.#alone(() => this.#send(sql, params, limitMs));
+  }
+
+  /** Statements in one round trip, each limited from the answer before it on. Rejects where a value cannot be sent, or the connection is lost. */
+  queryAll(statements: readonly Statement[]): Promise<BatchOutcome> {
+    return this.#alone(() => this.#sendAll(statements));
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
     if (this.#touching !== undefined) await this.#touching;
     this.#busy = true;
     try {
-      return await this.#send(sql, params, limitMs);
+      return await work();
     } finally {
       this.#busy = false;
     }
@@ -124,19 +135,47 @@ export class PooledConnection {
   }
 
   async #send(sql: string, params: readonly unknown[] | undefined, limitMs: number): Promise<SqlResult> {
-    const limit = limitMs > LONGEST_TIMER_MS ? undefined : setTimeout(() => this.#giveUp(), limitMs);
+    const limit = this.#limit(limitMs);
     try {
       const result: SqlResult | SqlResult[] = await this.#client.query(sql, params as unknown[] | undefined);
       // Several statements in one string give several results: the last one counts.
       return Array.isArray(result) ? (result.at(-1) as SqlResult) : result;
     } catch (error) {
-      if (meansUnavailable(error)) this.#lose();
-      if (!this.#lost) throw error;
-      if (this.#silent) throw databaseUnavailable(`Postgres has not answered within ${Math.round(limitMs)} ms; the query may have been executed`, error);
-      throw databaseUnavailable("the connection to Postgres was lost during a query that may have been executed", error);
+      throw this.#judge(error, limitMs);
     } finally {
       clearTimeout(limit);
     }
+  }
+
+  async #sendAll(statements: readonly Statement[]): Promise<BatchOutcome> {
+    let done = 0;
+    let limit: NodeJS.Timeout | undefined;
+    const limitNext = (): void => {
+      if (done === statements.length) return;
+      clearTimeout(limit);
+      limit = this.#limit(limitOf(statements[done++]!));
+    };
+    const batch = new StatementBatch(statements, limitNext);
+    limitNext();
+    this.#client.query(batch);
+    const outcome = await batch.outcome;
+    clearTimeout(limit);
+    if (outcome.error === undefined) return outcome;
+    const error = this.#judge(outcome.error, limitOf(statements[done - 1]!));
+    if (this.#lost) throw error;
+    return outcome;
+  }
+
+  #limit(limitMs: number): NodeJS.Timeout | undefined {
+    return limitMs > LONGEST_TIMER_MS ? undefined : setTimeout(() => this.#giveUp(), limitMs);
+  }
+
+  /** What a statement's failure says: of the statement, or of the connection. */
+  #judge(error: unknown, limitMs: number): unknown {
+    if (meansUnavailable(error)) this.#lose();
+    if (!this.#lost) return error;
+    if (this.#silent) return databaseUnavailable(`Postgres has not answered within ${Math.round(limitMs)} ms; the query may have been executed`, error);
+    return databaseUnavailable("the connection to Postgres was lost during a query that may have been executed", error);
   }
 
   /** A statement that is merely slow is stopped too: closing alone would let it run on, beside those that come after it. */

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Listener, ListenerHandlers, OwnedTransaction, QueryOptions, Row, Storage, Transaction } from "../contract/storage.js";
 import { MeshConfigurationError } from "../errors.js";
-import { ANSWER_TIMEOUT_MS, type PooledConnection } from "./connection.js";
+import type { PooledConnection } from "./connection.js";
 import { sqlState } from "./connection-errors.js";
 import { PostgresListener } from "./listener.js";
 import { channelName, quoteIdentifier } from "./names.js";
@@ -53,7 +53,7 @@ class PostgresStorage implements Storage, TransactionHost {
   }
 
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
-    const connection = await this.#acquire(options, options?.reserved);
+    const connection = await this.acquire(options, options?.reserved);
     try {
       const { rows } = await connection.query(sql, params, options?.answerTimeoutMs);
       return rows as T[];
@@ -76,7 +76,7 @@ class PostgresStorage implements Storage, TransactionHost {
   }
 
   async begin(options?: QueryOptions): Promise<OwnedTransaction> {
-    return new PostgresTransaction(this, await this.#begin(options, true), controlLimit(options));
+    return new PostgresTransaction(this, await this.acquire(options), options);
   }
 
   joinTransaction(): Promise<null> {
@@ -112,27 +112,9 @@ class PostgresStorage implements Storage, TransactionHost {
     this.#pool.discard(connection);
   }
 
-  #acquire(options: QueryOptions | undefined, reserved = false): Promise<PooledConnection> {
+  acquire(options: QueryOptions | undefined, reserved = false): Promise<PooledConnection> {
     return this.#pool.acquire(options?.acquireTimeoutMs ?? ACQUIRE_TIMEOUT_MS, reserved);
   }
-
-  /** BEGIN has no effect of its own, so a connection found dead by it costs only a second try. */
-  async #begin(options: QueryOptions | undefined, again: boolean): Promise<PooledConnection> {
-    const connection = await this.#acquire(options);
-    try {
-      await connection.query("BEGIN", [], controlLimit(options));
-      return connection;
-    } catch (error) {
-      this.#pool.discard(connection);
-      if (connection.lost && again) return this.#begin(options, false);
-      throw error;
-    }
-  }
-}
-
-/** For statements that begin and end a transaction: not the caller's own, so never without limit. */
-function controlLimit(options: QueryOptions | undefined): number {
-  return Math.min(ANSWER_TIMEOUT_MS, options?.answerTimeoutMs ?? Infinity);
 }
 
 async function ensureSchema(storage: Storage): Promise<void> {

@@ -1,9 +1,10 @@
 import type { AsyncLocalStorage } from "node:async_hooks";
-import type { OwnedTransaction, QueryOptions, Row, Transaction } from "../contract/storage.js";
+import type { OwnedTransaction, QueriedAll, QueryOptions, Row, Statement, Transaction } from "../contract/storage.js";
 import type { Logger } from "../logger.js";
 import { MeshError, toError } from "../errors.js";
-import type { PooledConnection, SqlResult } from "./connection.js";
+import { ANSWER_TIMEOUT_MS, type PooledConnection } from "./connection.js";
 import { databaseUnavailable, sqlState } from "./connection-errors.js";
+import type { BatchOutcome, SqlResult } from "./statement-batch.js";
 
 type Hook = () => void | Promise<void>;
 
@@ -12,12 +13,14 @@ export interface TransactionHost {
   readonly log: Logger;
   /** Which transaction or savepoint the running code is inside of. */
   readonly scope: AsyncLocalStorage<PostgresTransaction>;
+  acquire(options: QueryOptions | undefined): Promise<PooledConnection>;
   release(connection: PooledConnection): void;
   discard(connection: PooledConnection): void;
 }
 
 const IN_FAILED_TRANSACTION = "25P02";
 const ROLLBACK_WAIT_MS = 5_000;
+const NOTHING_DONE: BatchOutcome = { results: [{ rows: [], command: "COMMIT" }], error: undefined };
 
 /**
  * One transaction or savepoint. Whatever is asked of it runs in order of asking, a nested transaction as one whole.
@@ -28,27 +31,38 @@ const ROLLBACK_WAIT_MS = 5_000;
  */
 export class PostgresTransaction implements OwnedTransaction {
   readonly #host: TransactionHost;
-  readonly #connection: PooledConnection;
+  readonly #options: QueryOptions | undefined;
   readonly #parent: PostgresTransaction | null;
   readonly #depth: number;
   readonly #limitMs: number;
   readonly #hooks: Hook[] = [];
+  #connection: PooledConnection;
+  /** BEGIN has been sent. */
+  #begun: boolean;
   #closed = false;
   #tail: Promise<unknown> = Promise.resolve();
 
-  /** `limitMs`: longest wait for the answer to a statement that begins or ends it. */
-  constructor(host: TransactionHost, connection: PooledConnection, limitMs: number, parent: PostgresTransaction | null = null) {
+  /** `connection`: at rest, where there is no parent. */
+  constructor(host: TransactionHost, connection: PooledConnection, options?: QueryOptions, parent: PostgresTransaction | null = null) {
     this.#host = host;
-    this.#limitMs = limitMs;
+    this.#options = options;
+    this.#limitMs = controlLimit(options);
     this.#connection = connection;
     this.#parent = parent;
+    this.#begun = parent !== null;
     this.#depth = parent === null ? 0 : parent.#depth + 1;
   }
 
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
     const level = this.#innermost();
-    const { rows } = await level.#inOrder(() => level.#connection.query(sql, params, options?.answerTimeoutMs));
+    const { rows } = await level.#inOrder(() => level.#send(sql, params, options?.answerTimeoutMs));
     return rows as T[];
+  }
+
+  async queryAll(statements: readonly Statement[]): Promise<QueriedAll> {
+    const level = this.#innermost();
+    const { results, error } = await level.#inOrder(() => level.#sendAll(statements));
+    return { rows: results.map((result) => result.rows), error };
   }
 
   transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T> {
@@ -66,9 +80,11 @@ export class PostgresTransaction implements OwnedTransaction {
     level.#hooks.push(hook);
   }
 
-  async commit(): Promise<void> {
-    const result = await this.#inOrder(() => this.#sendCommit(), true);
+  async commit(last?: Statement): Promise<void> {
+    const { results, error } = await this.#inOrder(() => this.#sendCommit(last), true);
     this.#host.release(this.#connection);
+    if (error !== undefined) throw error;
+    const result = results.at(-1)!;
     // Postgres answers COMMIT with ROLLBACK where a statement had failed before.
     if (result.command === "ROLLBACK") throw abortedError();
     for (const hook of this.#hooks) await this.#runHook(hook);
@@ -78,7 +94,7 @@ export class PostgresTransaction implements OwnedTransaction {
     if (this.#closed) return;
     const cut = setTimeout(() => this.#connection.destroy(), ROLLBACK_WAIT_MS);
     try {
-      await this.#inOrder(() => this.#connection.query("ROLLBACK"), true);
+      await this.#inOrder(() => this.#sendRollback(), true);
       this.#host.release(this.#connection);
     } catch (error) {
       this.#host.log.debug("a rollback failed, its connection is closed", { err: toError(error) });
@@ -95,23 +111,65 @@ export class PostgresTransaction implements OwnedTransaction {
     return !this.#connection.lost;
   }
 
-  async #sendCommit(): Promise<SqlResult> {
+  /** With an error where `last` has failed, and all is rolled back. */
+  async #sendCommit(last: Statement | undefined): Promise<BatchOutcome> {
     if (this.#connection.lost) {
       this.#host.discard(this.#connection);
       throw databaseUnavailable("the connection to Postgres was lost before COMMIT: nothing is committed");
     }
+    if (!this.#begun && last === undefined) return NOTHING_DONE;
     try {
-      return await this.#control("COMMIT");
+      if (last === undefined) return { results: [await this.#control("COMMIT")], error: undefined };
+      const outcome = await this.#sendAll([last, this.#limited("COMMIT")]);
+      if (outcome.error === undefined) return outcome;
+      if (outcome.results.length > 0) throw outcome.error;
+      await this.#control("ROLLBACK");
+      return outcome;
     } catch (error) {
       this.#host.discard(this.#connection);
       throw this.#connection.lost ? commitUnknown(error) : error;
     }
   }
 
+  /** The first thing that is asked of the server begins the transaction. */
+  async #send(sql: string, params: readonly unknown[] = [], limitMs?: number): Promise<SqlResult> {
+    // Without parameters the text may be several commands, which the server takes only by themselves.
+    if (params.length === 0 && !this.#begun) await this.#sendAll([]);
+    if (this.#begun) return this.#connection.query(sql, params, limitMs);
+    const { results, error } = await this.#sendAll([{ sql, params, answerTimeoutMs: limitMs }]);
+    if (error !== undefined) throw error;
+    return results[0]!;
+  }
+
+  async #sendAll(statements: readonly Statement[]): Promise<BatchOutcome> {
+    if (this.#begun) return this.#connection.queryAll(statements);
+    const { results, error } = await this.#begin([this.#limited("BEGIN"), ...statements]);
+    this.#begun = results.length > 0;
+    if (!this.#begun) throw error;
+    return { results: results.slice(1), error };
+  }
+
+  async #begin(statements: readonly Statement[]): Promise<BatchOutcome> {
+    const connection = this.#connection;
+    try {
+      return await connection.queryAll(statements);
+    } catch (error) {
+      // One that was given up for its silence may be at work on a statement that is slow everywhere.
+      if (!connection.lost || connection.silent) throw error;
+      this.#host.discard(connection);
+      this.#connection = await this.#host.acquire(this.#options);
+      return this.#connection.queryAll(statements);
+    }
+  }
+
+  async #sendRollback(): Promise<void> {
+    if (this.#begun) await this.#connection.query("ROLLBACK");
+  }
+
   async #savepoint<T>(fn: (tx: Transaction) => Promise<T>): Promise<T> {
-    const nested = new PostgresTransaction(this.#host, this.#connection, this.#limitMs, this);
-    const name = `mesh_${nested.#depth}`;
+    const name = `mesh_${this.#depth + 1}`;
     await this.#control(`SAVEPOINT ${name}`);
+    const nested = new PostgresTransaction(this.#host, this.#connection, this.#options, this);
     try {
       const result = await this.#host.scope.run(nested, () => fn(nested));
       await nested.#inOrder(() => this.#release(name), true);
@@ -140,7 +198,11 @@ export class PostgresTransaction implements OwnedTransaction {
   }
 
   #control(sql: string): Promise<SqlResult> {
-    return this.#connection.query(sql, [], this.#limitMs);
+    return this.#send(sql, [], this.#limitMs);
+  }
+
+  #limited(sql: string): Statement {
+    return { sql, params: [], answerTimeoutMs: this.#limitMs };
   }
 
   async #runHook(hook: Hook): Promise<void> {
@@ -170,6 +232,11 @@ export class PostgresTransaction implements OwnedTransaction {
   #assertOpen(): void {
     if (this.#closed) throw closedError();
   }
+}
+
+/** For statements that begin and end a transaction: not the caller's own, so never without limit. */
+function controlLimit(options: QueryOptions | undefined): number {
+  return Math.min(ANSWER_TIMEOUT_MS, options?.answerTimeoutMs ?? Infinity);
 }
 
 function closedError(): MeshError {

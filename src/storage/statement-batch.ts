@@ -1,0 +1,99 @@
+import pg from "pg";
+import type { Row, Statement } from "../contract/storage.js";
+
+/** What became of statements that were sent together. */
+export interface BatchOutcome {
+  /** Of those that were carried out, in order. */
+  readonly results: readonly SqlResult[];
+  /** Of the one after them; undefined where there is none. None after it was executed. */
+  readonly error: unknown;
+}
+
+export interface SqlResult {
+  readonly rows: Row[];
+  /** Command tag: `SELECT`, `COMMIT`, … */
+  readonly command: string;
+}
+
+/** What the driver does beyond what its types say. */
+interface Wire extends pg.Connection {
+  sync(): void;
+}
+
+interface Builder extends pg.Result {
+  addFields(fields: readonly unknown[]): void;
+  parseRow(values: readonly unknown[]): Row;
+  addRow(row: Row): void;
+  addCommandComplete(message: unknown): void;
+}
+
+/** Results of the driver take the parsers of its `types`, which no code here replaces. */
+const newResult = (): Builder => new pg.Result("", pg.types) as Builder;
+const toWireValue = (pg as unknown as { utils: { prepareValue(value: unknown): unknown } }).utils.prepareValue;
+
+/**
+ * Statements in one round trip, for `client.query`: messages of the extended protocol with one Sync behind them all, so
+ * that Postgres skips what comes after a statement that fails (PostgreSQL manual, "Pipelining" in the frontend protocol).
+ */
+export class StatementBatch implements pg.Submittable {
+  readonly #statements: readonly { readonly text: string; readonly values: readonly unknown[] }[];
+  readonly #onResult: () => void;
+  readonly #results: SqlResult[] = [];
+  #current = newResult();
+  #unreadable: unknown;
+  #resolve!: (outcome: BatchOutcome) => void;
+  readonly outcome = new Promise<BatchOutcome>((resolve) => (this.#resolve = resolve));
+
+  /** Throws where a value cannot be sent; nothing has been sent then. `onResult` is called after each statement. */
+  constructor(statements: readonly Statement[], onResult: () => void) {
+    this.#statements = statements.map(({ sql, params }) => ({ text: sql, values: params.map(toWireValue) }));
+    this.#onResult = onResult;
+  }
+
+  submit(connection: pg.Connection): void {
+    const wire = connection as Wire;
+    wire.stream.cork();
+    for (const { text, values } of this.#statements) {
+      wire.parse({ name: "", text, types: [] }, true);
+      wire.bind({ values: values as unknown[] } as unknown as pg.BindConfig, true);
+      wire.describe({ type: "P", name: "" } as unknown as pg.MessageConfig, true);
+      wire.execute({} as pg.ExecuteConfig, true);
+    }
+    wire.sync();
+    wire.stream.uncork();
+  }
+
+  handleRowDescription({ fields }: { readonly fields: readonly unknown[] }): void {
+    this.#current.addFields(fields);
+  }
+
+  handleDataRow({ fields }: { readonly fields: readonly unknown[] }): void {
+    try {
+      this.#current.addRow(this.#current.parseRow(fields));
+    } catch (error) {
+      this.#unreadable ??= error;
+    }
+  }
+
+  handleCommandComplete(message: unknown): void {
+    this.#current.addCommandComplete(message);
+    this.#results.push(this.#current);
+    this.#current = newResult();
+    this.#onResult();
+  }
+
+  handleEmptyQuery(): void {
+    this.#results.push(this.#current);
+    this.#current = newResult();
+    this.#onResult();
+  }
+
+  /** Also where the connection is lost. */
+  handleError(error: unknown): void {
+    this.#resolve({ results: this.#results, error });
+  }
+
+  handleReadyForQuery(): void {
+    this.#resolve({ results: this.#results, error: this.#unreadable });
+  }
+}
