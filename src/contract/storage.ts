@@ -61,11 +61,8 @@ export interface Transaction extends Session {
 export interface OwnedTransaction extends Transaction {
   /** In one round trip. Rejects only where nothing of it can have been sent, or the connection is lost. */
   queryAll(statements: readonly Statement[]): Promise<QueriedAll>;
-  /**
-   * Resolves after the commit is acknowledged. An unclear outcome (connection lost while waiting) rejects with code
-   * `COMMIT_UNKNOWN`. `last` goes along in the same round trip: where it fails, all is rolled back, and its error thrown.
-   */
-  commit(last?: Statement): Promise<void>;
+  /** Resolves after the commit is acknowledged. An unclear outcome (connection lost while waiting) rejects with code `COMMIT_UNKNOWN`. */
+  commit(): Promise<void>;
   /** Never rejects; destroys the connection where it cannot be rolled back. */
   rollback(): Promise<void>;
   /**

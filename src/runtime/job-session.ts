@@ -12,9 +12,9 @@ interface Begun {
 }
 
 /**
- * The database as a job's handler sees it: nothing until the first use, then one transaction that begins by locking the
- * job's row under its token, and in which the job's completion commits too. So what the handler writes is written once,
- * however often the job runs.
+ * The database as a job's handler sees it: nothing until the first use, then one transaction that begins by deleting the
+ * job's row under its fence. So what the handler writes and the job's completion commit together, and what it writes is
+ * written once, however often the job runs.
  */
 export class JobSession implements Session {
   readonly #storage: Storage;
@@ -66,7 +66,7 @@ export class JobSession implements Session {
   }
 
   /**
-   * After the handler: completes the job within its transaction and commits both. Rejects where the transaction cannot
+   * After the handler: commits what it wrote, and the completion with it. Rejects where the transaction cannot
    * commit (the caller then rolls back), with code `COMMIT_UNKNOWN` where it may have.
    */
   async finish(): Promise<SessionEnd> {
@@ -74,11 +74,8 @@ export class JobSession implements Session {
     const tx = await this.#settledOpening();
     if (tx === undefined) return this.#stale ? "lost" : "untouched";
     try {
-      await tx.commit(this.#queue.completing(this.#job));
+      await tx.commit();
       return "committed";
-    } catch (error) {
-      if (isNotHeld(error)) return "lost";
-      throw error;
     } finally {
       this.#tx = undefined;
     }
@@ -121,7 +118,7 @@ export class JobSession implements Session {
 
   async #lock(tx: OwnedTransaction, first: readonly Statement[]): Promise<QueriedAll> {
     try {
-      const { rows: [locked, ...rows], error } = await tx.queryAll([this.#queue.locking(this.#job), ...first]);
+      const { rows: [locked, ...rows], error } = await tx.queryAll([this.#queue.completing(this.#job), ...first]);
       if (locked !== undefined) return { rows, error };
       this.#stale = isNotHeld(error);
       throw this.#stale ? leaseLost(this.#job.id) : error;

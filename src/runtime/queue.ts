@@ -194,25 +194,16 @@ export class JobQueue {
   }
 
   /**
-   * First statement of a job's transaction: fails, and nothing after it is executed, where the job is no longer ours (see
-   * `isNotHeld`). The row lock keeps others off for as long as the transaction lives; the idle limit ends it, and the lock,
-   * where this process is frozen.
+   * First statement of a job's transaction, and its completion: fails, and nothing after it is executed, where the job is
+   * no longer ours (see `isNotHeld`). Deleted first and not last, the row keeps others off for as long as the transaction
+   * lives; the idle limit ends it, and brings the row back, where this process is frozen.
    */
-  locking(job: JobRef): Statement {
-    return {
-      sql: `WITH own AS MATERIALIZED (
-          SELECT id FROM ${this.#jobs} WHERE id = $1 AND fence = $2
-            AND EXISTS (SELECT FROM ${this.#claims} WHERE token = $3::uuid) FOR UPDATE)
-        SELECT set_config('idle_in_transaction_session_timeout', $4, true), 1 / (SELECT count(*) FROM own)`,
-      params: [job.id, job.fence, job.token, String(Math.ceil(this.#leaseMs))],
-    };
-  }
-
-  /** Last statement of a job's transaction, which has locked it: fails where the job is no longer ours. */
   completing(job: JobRef): Statement {
     return {
-      sql: `WITH gone AS (DELETE FROM ${this.#jobs} WHERE id = $1 AND fence = $2 RETURNING id) SELECT 1 / (SELECT count(*) FROM gone)`,
-      params: [job.id, job.fence],
+      sql: `WITH done AS (
+          DELETE FROM ${this.#jobs} WHERE id = $1 AND fence = $2 AND EXISTS (SELECT FROM ${this.#claims} WHERE token = $3::uuid) RETURNING id)
+        SELECT set_config('idle_in_transaction_session_timeout', $4, true), 1 / (SELECT count(*) FROM done)`,
+      params: [job.id, job.fence, job.token, String(Math.ceil(this.#leaseMs))],
     };
   }
 
@@ -233,7 +224,7 @@ export function endedClaimsSql(claims: string, jobs: string, condition: string):
     FOR UPDATE SKIP LOCKED))`;
 }
 
-/** Whether `locking` or `completing` failed because the job is not ours: they divide by the number of rows they found. */
+/** Whether `completing` failed because the job is not ours: it divides by the number of rows that it found. */
 export function isNotHeld(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === "22012";
 }

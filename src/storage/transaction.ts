@@ -20,7 +20,7 @@ export interface TransactionHost {
 
 const IN_FAILED_TRANSACTION = "25P02";
 const ROLLBACK_WAIT_MS = 5_000;
-const NOTHING_DONE: BatchOutcome = { results: [{ rows: [], command: "COMMIT" }], error: undefined };
+const NOTHING_DONE: SqlResult = { rows: [], command: "COMMIT" };
 
 /**
  * One transaction or savepoint. Whatever is asked of it runs in order of asking, a nested transaction as one whole.
@@ -80,11 +80,9 @@ export class PostgresTransaction implements OwnedTransaction {
     level.#hooks.push(hook);
   }
 
-  async commit(last?: Statement): Promise<void> {
-    const { results, error } = await this.#inOrder(() => this.#sendCommit(last), true);
+  async commit(): Promise<void> {
+    const result = await this.#inOrder(() => this.#sendCommit(), true);
     this.#host.release(this.#connection);
-    if (error !== undefined) throw error;
-    const result = results.at(-1)!;
     // Postgres answers COMMIT with ROLLBACK where a statement had failed before.
     if (result.command === "ROLLBACK") throw abortedError();
     for (const hook of this.#hooks) await this.#runHook(hook);
@@ -111,20 +109,14 @@ export class PostgresTransaction implements OwnedTransaction {
     return !this.#connection.lost;
   }
 
-  /** With an error where `last` has failed, and all is rolled back. */
-  async #sendCommit(last: Statement | undefined): Promise<BatchOutcome> {
+  async #sendCommit(): Promise<SqlResult> {
     if (this.#connection.lost) {
       this.#host.discard(this.#connection);
       throw databaseUnavailable("the connection to Postgres was lost before COMMIT: nothing is committed");
     }
-    if (!this.#begun && last === undefined) return NOTHING_DONE;
+    if (!this.#begun) return NOTHING_DONE;
     try {
-      if (last === undefined) return { results: [await this.#control("COMMIT")], error: undefined };
-      const outcome = await this.#sendAll([last, this.#limited("COMMIT")]);
-      if (outcome.error === undefined) return outcome;
-      if (outcome.results.length > 0) throw outcome.error;
-      await this.#control("ROLLBACK");
-      return outcome;
+      return await this.#control("COMMIT");
     } catch (error) {
       this.#host.discard(this.#connection);
       throw this.#connection.lost ? commitUnknown(error) : error;

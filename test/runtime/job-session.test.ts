@@ -169,7 +169,7 @@ describe("the database in a job", () => {
     storage.begin = async (options) => {
       const tx = await begin(options);
       const real = tx.commit.bind(tx);
-      tx.commit = (last) => commit(tx, () => real(last));
+      tx.commit = () => commit(tx, real);
       return tx;
     };
   }
