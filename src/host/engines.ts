@@ -53,7 +53,7 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
   const onDelayed = (lane: string, delayMs: number): void => worker.expect(lane, delayMs);
   const outbox = createOutbox({ storage, nodeId, log, onJobs, onDelayed });
   teardown.pushPart("the outbox", () => outbox.close());
-  const bus = new PostgresListenEventBus({ storage, nodeId, log, onJobs });
+  const bus = new PostgresListenEventBus({ storage, nodeId, log, onJobs, onDelayed });
   teardown.pushPart("the event bus", () => bus.stop());
 
   const actions = new HostActions(arrangement.of("action"), nodeId);
@@ -71,7 +71,7 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
   );
 
   const onReleased = (lanes: readonly string[]): void => outbox.announce(lanes);
-  const worker: WorkerEngine = createWorkerEngine({ storage, dispatcher, nodeId, log, defaults: options.worker, onReleased });
+  const worker: WorkerEngine = createWorkerEngine({ storage, dispatcher, nodeId, log, defaults: options.worker, onReleased, live: () => bus.live });
   teardown.pushPart("the worker", () => worker.stop());
   const scheduler = createScheduler({ storage, worker, nodeId, log });
   teardown.pushPart("the scheduler", () => scheduler.stop());

@@ -1,6 +1,8 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { AllowedPeers } from "./allowed-peers.js";
+import { digestLine, type Digest, type DigestLine } from "./digest.js";
 import { PeerCache } from "./peer-cache.js";
+import { now } from "../pipeline/deadline.js";
 import { within } from "../pipeline/time-limit.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate, NodeDirectory } from "./directory.js";
@@ -28,6 +30,8 @@ export interface DiscoveryOptions {
   readonly log: Logger;
   /** A peer has left the cache. */
   readonly onGone: (nodeId: string) => void;
+  /** This node has read all rows, and it is its turn to tell the others. */
+  readonly onDigest: (lines: readonly DigestLine[]) => void;
 }
 
 /** What a bus event says of a node. Only a reason to look at its row. */
@@ -39,9 +43,14 @@ export interface Hint {
   readonly heartbeat: boolean;
 }
 
+/** So many heartbeats after the last one a node counts as late, and nodes that have heard of none read for themselves. */
+const LATE = 1.5;
+
 /**
- * Keeps the peer cache true to the registry: reads all of it at each heartbeat, and sooner where a peer would expire;
- * reads single rows when a hint says so. One read at a time.
+ * Keeps the peer cache true to the registry. The node with the lowest id reads all of it at each heartbeat, and tells the
+ * others in one event what they would read, so that the cost grows with the nodes and not with their square; they read
+ * all only where that event stays away, and single rows where it, or a hint, has news, or a peer would expire. One read
+ * at a time.
  */
 export class Discovery implements NodeDirectory {
   readonly #options: DiscoveryOptions;
@@ -51,6 +60,9 @@ export class Discovery implements NodeDirectory {
   #wanted = new Set<string>();
   #working: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
+  /** Monotonic. */
+  #nextFullAt = 0;
+  #tells = false;
   #running = false;
   #failing = false;
 
@@ -128,6 +140,14 @@ export class Discovery implements NodeDirectory {
     if (!oldNews) this.#want(nodeId);
   }
 
+  /** What another node has read. */
+  digest(digest: Digest): void {
+    if (!this.#running) return;
+    for (const nodeId of this.#cache.applyDigest(digest)) this.#want(nodeId);
+    if (!this.#tells) this.#noteAll();
+    this.#schedule();
+  }
+
   /** Reads the whole registry as soon as can be. */
   refresh(): void {
     this.#wantsAll = true;
@@ -170,7 +190,7 @@ export class Discovery implements NodeDirectory {
     } catch (error) {
       this.#noteFailure(error);
     }
-    if (all || this.#failing) this.#schedule();
+    this.#schedule();
   }
 
   async #readAll(): Promise<void> {
@@ -178,11 +198,19 @@ export class Discovery implements NodeDirectory {
     const services = await this.#readServices(read);
     this.#noteSuccess();
     this.#cache.applyAll(read, services);
+    this.#tells = this.#isFirst(read);
+    this.#noteAll();
+    if (this.#tells && this.#running && read.rows.length > 1) this.#options.onDigest(read.rows.map(digestLine));
   }
 
   async #readNodes(nodeIds: readonly string[]): Promise<void> {
-    const read = await this.#options.registry.readNodes(nodeIds);
-    this.#cache.applyNodes(nodeIds, read, await this.#readServices(read));
+    const { registry, nodeId: own } = this.#options;
+    const expired = this.#cache.expired();
+    // This node's own row tells whether it is the peers that are silent.
+    const read = await registry.readNodes(expired.length === 0 ? nodeIds : [...nodeIds, ...expired, own]);
+    const services = await this.#readServices(read);
+    if (expired.length > 0) this.#cache.applyAll(read, services);
+    this.#cache.applyNodes(nodeIds.filter((nodeId) => !expired.includes(nodeId)), read, services);
   }
 
   async #readServices(read: RegistryRead): Promise<ReadonlyMap<string, ServicesRow>> {
@@ -202,11 +230,29 @@ export class Discovery implements NodeDirectory {
     this.#cache.noteFailure();
   }
 
+  /** Of those whose last heartbeat is not late, it has the lowest id. */
+  #isFirst({ nowMs, rows }: RegistryRead): boolean {
+    const { nodeId, heartbeatMs } = this.#options;
+    const prompt = rows.filter(({ lastHeartbeatMs }) => nowMs - lastHeartbeatMs <= LATE * heartbeatMs).map((row) => row.nodeId);
+    return prompt.includes(nodeId) && prompt.every((other) => other >= nodeId);
+  }
+
+  /** All rows are known as they are now. */
+  #noteAll(): void {
+    this.#nextFullAt = now() + this.#options.heartbeatMs * (this.#tells ? 1 : LATE);
+  }
+
   #schedule(): void {
     clearTimeout(this.#timer);
     if (!this.#running) return;
     const { heartbeatMs } = this.#options;
-    const delayMs = this.#failing ? Math.min(heartbeatMs, RETRY_MS) : Math.min(heartbeatMs, this.#cache.untilNextExpiry());
-    this.#timer = setTimeout(() => this.refresh(), Math.max(COALESCE_MS, delayMs));
+    const delayMs = this.#failing ? Math.min(heartbeatMs, RETRY_MS) : Math.min(this.#nextFullAt - now(), this.#cache.untilNextExpiry());
+    this.#timer = setTimeout(() => this.#onTimer(), Math.max(COALESCE_MS, delayMs));
+  }
+
+  #onTimer(): void {
+    if (this.#failing || now() >= this.#nextFullAt - COALESCE_MS) return this.refresh();
+    for (const nodeId of this.#cache.expired()) this.#want(nodeId);
+    if (this.#working === null) this.#schedule();
   }
 }

@@ -1,5 +1,10 @@
 import { now } from "../pipeline/deadline.js";
-import type { RegistryRead } from "./registry.js";
+
+/** What is known of when nodes have last written their rows. Database clock. */
+export interface Heartbeats {
+  readonly nowMs: number;
+  readonly rows: readonly { readonly nodeId: string; readonly lastHeartbeatMs: number }[];
+}
 
 /**
  * Tells the silence of peers from this node's own deafness. Rows that grew old while this node could not read them, or
@@ -29,8 +34,8 @@ export class Hearing {
     this.#readFailed = true;
   }
 
-  /** Takes note of a read of all live rows. They are read every `heartbeatMs`, or sooner. */
-  noteRead(read: RegistryRead): void {
+  /** Takes note of news of the rows, this node's own among them, which come every one and a half heartbeats or sooner. */
+  note(read: Heartbeats): void {
     const at = now();
     this.#wroteItself ||= read.rows.some(({ nodeId }) => nodeId === this.#nodeId);
     if (this.#readFailed || this.#isLate(at, read.nowMs) || this.#nobodyWrites(read)) this.#deafUntilMs = read.nowMs;
@@ -45,7 +50,7 @@ export class Hearing {
   }
 
   /** This node's own row is among them: a database that takes heartbeats would show at least that one. */
-  #nobodyWrites({ nowMs, rows }: RegistryRead): boolean {
+  #nobodyWrites({ nowMs, rows }: Heartbeats): boolean {
     return this.#wroteItself && rows.every(({ lastHeartbeatMs }) => nowMs - lastHeartbeatMs > this.#toleratedMs);
   }
 }

@@ -2,6 +2,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { MeshConfigurationError } from "../errors.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { defaultAdvertisedUrl, fillBoundPort, isResolvable, reachProblem } from "./advertised-url.js";
+import { readDigest } from "./digest.js";
 import { Discovery } from "./discovery.js";
 import { isAllowedHere } from "./guarded-lookup.js";
 import { INFO_EVENTS, INFO_PATTERN, readHint } from "./info-events.js";
@@ -166,7 +167,7 @@ export class MeshNode implements Reachability {
     const registry = new Registry(env.storage, limitMs);
     const log = env.log.child({ component: "mesh" });
     const { nodeId, outbox } = env;
-    const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, allowed, log, onGone: (peer) => rpc.drop(peer) });
+    const discovery = new Discovery({ registry, nodeId, heartbeatMs, offlineAfterMs, calls, allowed, log, onGone: (peer) => rpc.drop(peer), onDigest: (lines) => presence.tell(lines) });
     const presence = new Presence({ registry, outbox, nodeId, heartbeatMs, transport, rpcPath, rpcAuth, meta, log, services: () => this.services.infos() });
     const rpc = openRpc({
       env, options: this.options, local: this.services, directory: discovery,
@@ -183,8 +184,10 @@ export class MeshNode implements Reachability {
     if (event.name === INFO_EVENTS.resync) return discovery.refresh();
     const hint = readHint(event);
     if (hint === null) return;
-    if (hint.nodeId === this.#running?.env.nodeId) this.#echoed?.(hint.rev ?? 0);
-    else discovery.hint(hint);
+    if (hint.nodeId === this.#running?.env.nodeId) return this.#echoed?.(hint.rev ?? 0);
+    const digest = readDigest(event);
+    if (digest === null) discovery.hint(hint);
+    else discovery.digest(digest);
   }
 
   #advertisedUrl(env: HostEnv): string | null {

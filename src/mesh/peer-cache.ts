@@ -3,6 +3,7 @@ import { ActionIndex } from "./action-index.js";
 import type { AllowedPeers } from "./allowed-peers.js";
 import { Hearing } from "./hearing.js";
 import { KnownPeer } from "./peer.js";
+import type { Digest, DigestLine } from "./digest.js";
 import { Suspicion } from "./suspicion.js";
 import type { Offer } from "./action-index.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
@@ -88,11 +89,35 @@ export class PeerCache implements NodeDirectory {
       .map((row) => row.nodeId);
   }
 
-  /** Takes over a read of all live rows. A row that is gone without a leave counts as silent: a live node writes it again. */
+  /**
+   * Takes over a read of all live rows, or of those that would expire and this node's own. A row that is gone without a
+   * leave counts as silent: a live node writes it again.
+   */
   applyAll(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>): void {
-    this.#hearing.noteRead(read);
+    this.#hearing.note(read);
     this.#takeRows(read, services);
     for (const [nodeId, peer] of this.#peers) if (this.#expiryOf(peer) <= read.nowMs) this.#drop(nodeId);
+  }
+
+  /**
+   * Takes over the heartbeats of those peers whose rows are as they are known here. Returns the nodes whose rows must be
+   * read: a digest prolongs, and neither adds a peer, nor changes one, nor takes one away.
+   */
+  applyDigest({ nowMs, lines }: Digest): readonly string[] {
+    this.#hearing.note({ nowMs, rows: lines });
+    if (nowMs > this.databaseNow()) this.#databaseClock = { nowMs, readAt: now() };
+    this.#list = null;
+    return lines.filter((line) => this.#isNews(line, nowMs)).map(({ nodeId }) => nodeId);
+  }
+
+  #isNews({ nodeId, lastHeartbeatMs, stamp, cpuLoad }: DigestLine, nowMs: number): boolean {
+    if (nodeId === this.#options.nodeId) return false;
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined) return nowMs - lastHeartbeatMs < this.#options.offlineAfterMs;
+    if (peer.stamp !== stamp) return true;
+    peer.beat(lastHeartbeatMs, cpuLoad);
+    this.#suspicion.heard(nodeId, lastHeartbeatMs);
+    return false;
   }
 
   /** A read has failed: silence says nothing about the peers until one succeeds. */
@@ -117,6 +142,12 @@ export class PeerCache implements NodeDirectory {
     let soonest = Infinity;
     for (const peer of this.#peers.values()) soonest = Math.min(soonest, this.#expiryOf(peer));
     return Math.max(0, soonest - this.databaseNow());
+  }
+
+  /** Peers that are gone unless their rows say otherwise. */
+  expired(): readonly string[] {
+    const nowMs = this.databaseNow();
+    return [...this.#peers].filter(([, peer]) => this.#expiryOf(peer) <= nowMs).map(([nodeId]) => nodeId);
   }
 
   /** On the database's clock. */

@@ -1,6 +1,7 @@
 import { parseAdvertisedUrl } from "./advertised-url.js";
 import type { AllowedPeers } from "./allowed-peers.js";
 import { readPolicies } from "./declared-policy.js";
+import { stampOf } from "./digest.js";
 import { isObject } from "./json-object.js";
 import { parseMetadata } from "./metadata.js";
 import { isTarget } from "./rpc-signature.js";
@@ -45,6 +46,7 @@ export class KnownPeer {
   #declared: ReadonlyMap<string, DeclaredPolicy> = new Map();
   #candidate: PeerCandidate | null = null;
   #view: Peer | null = null;
+  #stamp: string | null = null;
 
   /** `allowed` null: every peer may be called. */
   constructor(row: NodeRow, services: ServicesRow | undefined, warn: PeerWarning, allowed: AllowedPeers | null) {
@@ -72,6 +74,11 @@ export class KnownPeer {
     return this.#metadata.rev;
   }
 
+  /** Of its row but for heartbeat and load. */
+  get stamp(): string {
+    return (this.#stamp ??= stampOf(this.#row));
+  }
+
   /** What it can be called for; null while it has no usable id or address, drains, or is local-only. */
   get offer(): Offer | null {
     return this.#candidate === null ? null : { candidate: this.#candidate, names: this.#offered };
@@ -85,11 +92,20 @@ export class KnownPeer {
     return (this.#view ??= this.#freezeView());
   }
 
+  /** Nothing else of its row has changed. */
+  beat(lastHeartbeatMs: number, cpuLoad: number): void {
+    this.#row = { ...this.#row, lastHeartbeatMs: Math.max(lastHeartbeatMs, this.#row.lastHeartbeatMs) };
+    this.#metadata = { ...this.#metadata, user: "cpuLoad" in this.#metadata.user ? { ...this.#metadata.user, cpuLoad } : this.#metadata.user, cpuLoad };
+    if (this.#candidate !== null) this.#candidate.cpuLoad = cpuLoad;
+    this.#view = null;
+  }
+
   /** Takes over a newer state of its row; `services` is given only where they changed. */
   update(row: NodeRow, services: ServicesRow | undefined): void {
     const previous = this.#row;
     this.#row = row;
     this.#view = null;
+    this.#stamp = null;
     if (row.advertisedUrl !== previous.advertisedUrl) this.#readUrl();
     if (row.metadataJson !== previous.metadataJson) this.#readMetadata();
     if (row.servicesHash === null || services !== undefined) this.#readServices(services);

@@ -2,6 +2,7 @@ import { MeshError } from "../errors.js";
 import { now } from "../pipeline/deadline.js";
 import { CpuLoad } from "./cpu-load.js";
 import { checkMeta, clampLoad, MESH_KEY, PROTOCOL, WIRE_VERSION } from "./metadata.js";
+import { writeLines, type DigestLine } from "./digest.js";
 import { INFO_EVENTS } from "./info-events.js";
 import { notRunning } from "./not-running.js";
 import { within } from "../pipeline/time-limit.js";
@@ -88,6 +89,11 @@ export class Presence {
     await within(this.#tell(INFO_EVENTS.announce), TELL_LIMIT_MS);
   }
 
+  /** Tells the other nodes what this one has read of all. */
+  tell(lines: readonly DigestLine[]): void {
+    if (this.#beating) void this.#tellInBackground(INFO_EVENTS.heartbeat, { peers: writeLines(lines) });
+  }
+
   /** From here on peers choose other nodes. Rejects where they cannot be told. */
   async drain(): Promise<void> {
     this.#draining = true;
@@ -112,7 +118,7 @@ export class Presence {
     try {
       const swept = await this.#inTurn(() => this.#write());
       this.#noteWritten();
-      void this.#tellInBackground(swept ? INFO_EVENTS.announce : INFO_EVENTS.heartbeat);
+      if (swept) void this.#tellInBackground(INFO_EVENTS.announce);
       this.#scheduleBeat(this.#options.heartbeatMs - (now() - startedAt));
     } catch (error) {
       this.#noteFailure(error);
@@ -178,17 +184,17 @@ export class Presence {
   }
 
   /** An event that hangs must not hold up the next row; nor may more of them pile up behind it. */
-  async #tellInBackground(event: string): Promise<void> {
+  async #tellInBackground(event: string, news?: object): Promise<void> {
     if (this.#telling) return;
     this.#telling = true;
-    await this.#tell(event);
+    await this.#tell(event, news);
     this.#telling = false;
   }
 
   /** Never rejects: the row is the truth, and peers find it at their next heartbeat. */
-  async #tell(event: string): Promise<void> {
+  async #tell(event: string, news: object = {}): Promise<void> {
     const { nodeId, outbox, log } = this.#options;
-    const payload = { nodeId, rev: this.#rev };
+    const payload = { nodeId, rev: this.#rev, ...news };
     try {
       await outbox.emit({ name: event, payload, requestId: nodeId, meta: {} }, "broadcast");
     } catch (error) {

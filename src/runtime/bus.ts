@@ -19,6 +19,8 @@ export interface EventBusOptions {
   readonly log: Logger;
   /** Lanes to which another node has added jobs. The outbox of this node tells of its own. */
   readonly onJobs?: (lanes: readonly string[]) => void;
+  /** As `onJobs`, of jobs that fall due in `delayMs`. */
+  readonly onDelayed?: (lane: string, delayMs: number) => void;
   /** How long events stay readable, in ms. The same for all nodes of a mesh. Default 600000. */
   readonly retentionMs?: number;
 }
@@ -139,8 +141,11 @@ export class PostgresListenEventBus implements EventBus {
   #onNotify(payload: string): void {
     const wake = decodeWake(payload);
     if (wake === null) return this.#options.log.debug("a notification that is no wake was ignored", { payload: payload.slice(0, 200) });
+    const { nodeId, onJobs, onDelayed } = this.#options;
     if (wake.events) this.#reader.notified();
-    if (wake.lanes.length > 0 && wake.nodeId !== this.#options.nodeId) this.#options.onJobs?.(wake.lanes);
+    if (wake.nodeId === nodeId) return;
+    if (wake.lanes.length > 0) onJobs?.(wake.lanes);
+    for (const [lane, delayMs] of wake.delayed) onDelayed?.(lane, delayMs);
   }
 
   #onConnected(): void {

@@ -1,6 +1,6 @@
 import type { Logger } from "../logger.js";
 import type { Storage } from "../contract/storage.js";
-import { encodeWake, WAKE_CHANNEL, type Wake } from "./wake.js";
+import { encodeWake, WAKE_CHANNEL, type DelayedLane, type Wake } from "./wake.js";
 
 export interface NotifierOptions {
   readonly storage: Storage;
@@ -22,6 +22,7 @@ const SQL = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 export class Notifier {
   readonly #options: NotifierOptions;
   readonly #lanes = new Set<string>();
+  readonly #delayed = new Map<string, number>();
   #events = false;
   #sending: Promise<void> | undefined;
   #retry: NodeJS.Timeout | undefined;
@@ -32,9 +33,8 @@ export class Notifier {
   }
 
   /** To be called after the commit. Never throws, waits for nothing. */
-  wake(events: boolean, lanes: Iterable<string>): void {
-    this.#events ||= events;
-    for (const lane of lanes) if (this.#lanes.size < MAX_LANES) this.#lanes.add(lane);
+  wake(events: boolean, lanes: Iterable<string>, delayed: Iterable<DelayedLane> = []): void {
+    this.#add(events, lanes, delayed);
     this.#send();
   }
 
@@ -47,10 +47,18 @@ export class Notifier {
     while (this.#sending !== undefined) await this.#sending;
   }
 
+  #add(events: boolean, lanes: Iterable<string>, delayed: Iterable<DelayedLane>): void {
+    this.#events ||= events;
+    for (const lane of lanes) if (this.#lanes.size < MAX_LANES) this.#lanes.add(lane);
+    for (const [lane, delayMs] of delayed) {
+      if (this.#delayed.size < MAX_LANES) this.#delayed.set(lane, Math.min(delayMs, this.#delayed.get(lane) ?? Infinity));
+    }
+  }
+
   #send(): void {
     if (this.#sending !== undefined || this.#retry !== undefined) return;
     const wake = this.#take();
-    if (!wake.events && wake.lanes.length === 0) return;
+    if (!wake.events && wake.lanes.length === 0 && wake.delayed.length === 0) return;
     this.#sending = this.#notify(wake).then((sent) => {
       this.#sending = undefined;
       if (!sent) this.#putBack(wake);
@@ -59,9 +67,10 @@ export class Notifier {
   }
 
   #take(): Wake {
-    const wake = { nodeId: this.#options.nodeId, events: this.#events, lanes: [...this.#lanes] };
+    const wake = { nodeId: this.#options.nodeId, events: this.#events, lanes: [...this.#lanes], delayed: [...this.#delayed] };
     this.#events = false;
     this.#lanes.clear();
+    this.#delayed.clear();
     return wake;
   }
 
@@ -78,8 +87,7 @@ export class Notifier {
 
   #putBack(wake: Wake): void {
     if (this.#closed) return;
-    this.#events ||= wake.events;
-    for (const lane of wake.lanes) this.#lanes.add(lane);
+    this.#add(wake.events, wake.lanes, wake.delayed);
     this.#retry = setTimeout(() => {
       this.#retry = undefined;
       this.#send();

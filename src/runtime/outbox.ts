@@ -35,6 +35,8 @@ interface Pending {
   readonly reject: (error: unknown) => void;
 }
 
+/** Nodes look at the queue more often than this by themselves, and find out about jobs that are due later. */
+const SOON_MS = 10_000;
 const BATCH_MESSAGES = 1_000;
 const BATCH_BYTES = 4 * 1024 * 1024;
 export const MAX_MESSAGES = 10_000;
@@ -151,7 +153,7 @@ class GroupCommitOutbox implements RunningOutbox {
 
   /** Never throws: what it tells of is committed. */
   #announce({ events, lanes, delayed }: Written): void {
-    this.#notifier.wake(events, lanes);
+    this.#notifier.wake(events, lanes, [...delayed].filter(([, delayMs]) => delayMs < SOON_MS));
     try {
       if (lanes.length > 0) this.#options.onJobs?.(lanes);
       for (const [lane, delayMs] of delayed) this.#options.onDelayed?.(lane, delayMs);

@@ -12,8 +12,11 @@ import { UPKEEP_BATCH, type ExpiredJob, type LaneState, type QueueUpkeep } from 
 export interface UpkeepOptions {
   readonly queue: QueueUpkeep;
   readonly lanes: LaneSet;
-  /** Longest time between two looks. */
+  /** Longest time between two looks, and while there is nothing to do. */
   readonly intervalMs: number;
+  readonly idleIntervalMs: number;
+  /** Nothing is under way here, and new jobs would be told of. */
+  readonly idle: () => boolean;
   readonly log: Logger;
   /** Lanes in which jobs wait. */
   readonly onReady: (lanes: readonly string[]) => void;
@@ -23,6 +26,14 @@ export interface UpkeepOptions {
   readonly takeEnded: () => readonly string[];
 }
 
+interface Look {
+  /** Until there is something to do; Infinity where nothing waits for its time. */
+  readonly untilDueMs: number;
+  /** There was something to do. */
+  readonly found: boolean;
+}
+
+const NOTHING: Look = { untilDueMs: Infinity, found: false };
 const ANSWER_LIMIT_MS = 10_000;
 
 /**
@@ -65,9 +76,11 @@ export class Upkeep {
   }
 
   async #look(): Promise<void> {
-    let nextMs = this.#options.intervalMs;
+    const { intervalMs, idleIntervalMs, idle } = this.#options;
+    let nextMs = intervalMs;
     try {
-      nextMs = Math.min(nextMs, await this.#lookOnce());
+      const { untilDueMs, found } = await this.#lookOnce();
+      nextMs = Math.min(found || !idle() ? intervalMs : idleIntervalMs, untilDueMs);
       this.#failures = 0;
     } catch (error) {
       if (this.#failures++ === 0) this.#options.log.warn("the job tables could not be read, will be tried again", { err: toError(error) });
@@ -77,11 +90,10 @@ export class Upkeep {
     this.lookWithin(nextMs);
   }
 
-  /** Ms until there is something to do. */
-  async #lookOnce(): Promise<number> {
+  async #lookOnce(): Promise<Look> {
     const { lanes, queue, onLook, takeEnded } = this.#options;
     onLook();
-    if (lanes.keys.length === 0) return Infinity;
+    if (lanes.keys.length === 0) return NOTHING;
     const withOldest = this.#oldTransactions.due;
     const states = await answered(queue.look(lanes.keys, takeEnded(), withOldest), ANSWER_LIMIT_MS);
     if (withOldest) this.#oldTransactions.note(states[0]?.oldestTransaction ?? null);
@@ -89,7 +101,8 @@ export class Upkeep {
     const reclaimed = expired.length === 0 ? [] : await this.#reclaim(expired);
     const ready = states.filter((state) => state.ready || state.moved > 0).map((state) => state.lane);
     this.#options.onReady([...ready, ...reclaimed]);
-    return expired.length >= UPKEEP_BATCH ? 0 : Math.min(...states.map(nextLookMs));
+    const untilDueMs = expired.length >= UPKEEP_BATCH ? 0 : Math.min(...states.map(nextLookMs));
+    return { untilDueMs, found: ready.length + expired.length > 0 };
   }
 
   async #reclaim(expired: readonly ExpiredJob[]): Promise<string[]> {

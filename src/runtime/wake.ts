@@ -5,7 +5,11 @@ export interface Wake {
   readonly events: boolean;
   /** Lanes that have got jobs. */
   readonly lanes: readonly string[];
+  /** Lanes that have got jobs which fall due in so many ms. */
+  readonly delayed: readonly DelayedLane[];
 }
+
+export type DelayedLane = readonly [lane: string, delayMs: number];
 
 /** Channel of all wakes of a mesh, as an argument of `storage.channel`. */
 export const WAKE_CHANNEL = "mesh";
@@ -13,37 +17,49 @@ export const WAKE_CHANNEL = "mesh";
 /** Postgres refuses payloads of 8000 bytes and more. */
 const MAX_BYTES = 7_900;
 
+interface Page {
+  readonly lanes: string[];
+  readonly delayed: DelayedLane[];
+}
+
 /**
  * As few payloads as hold the wake. A lane too long for a payload of its own is left to polling.
  */
-export function encodeWake(wake: Wake): string[] {
-  const room = MAX_BYTES - Buffer.byteLength(JSON.stringify({ ...wake, lanes: [] }));
-  const payloads: string[] = [];
-  let lanes: string[] = [];
-  let free = room;
-  const flush = (): void => void payloads.push(JSON.stringify({ ...wake, events: wake.events && payloads.length === 0, lanes }));
-  for (const lane of wake.lanes) {
-    const bytes = Buffer.byteLength(JSON.stringify(lane)) + 1;
+export function encodeWake({ nodeId, events, lanes, delayed }: Wake): string[] {
+  const pages = paginate([...lanes, ...delayed], MAX_BYTES - Buffer.byteLength(JSON.stringify({ nodeId, events, lanes: [], delayed: [] })));
+  if (events && pages.length === 0) pages.push({ lanes: [], delayed: [] });
+  return pages.map((page, index) => JSON.stringify({ nodeId, events: events && index === 0, ...page }));
+}
+
+function paginate(entries: readonly (string | DelayedLane)[], room: number): Page[] {
+  const pages: Page[] = [];
+  let free = 0;
+  for (const entry of entries) {
+    const bytes = Buffer.byteLength(JSON.stringify(entry)) + 1;
     if (bytes > room) continue;
     if (bytes > free) {
-      flush();
-      lanes = [];
+      pages.push({ lanes: [], delayed: [] });
       free = room;
     }
-    lanes.push(lane);
+    const page = pages.at(-1)!;
+    if (typeof entry === "string") page.lanes.push(entry);
+    else page.delayed.push(entry);
     free -= bytes;
   }
-  if (lanes.length > 0 || (wake.events && payloads.length === 0)) flush();
-  return payloads;
+  return pages;
 }
 
 /** Null where the payload is not a wake: anyone who can connect to the database can send anything. */
 export function decodeWake(payload: string): Wake | null {
   try {
-    const { nodeId, events, lanes } = JSON.parse(payload) as Partial<Wake>;
-    if (typeof nodeId !== "string" || typeof events !== "boolean" || !Array.isArray(lanes)) return null;
-    return lanes.every((lane) => typeof lane === "string") ? { nodeId, events, lanes } : null;
+    const { nodeId, events, lanes, delayed } = JSON.parse(payload) as Partial<Wake>;
+    if (typeof nodeId !== "string" || typeof events !== "boolean" || !Array.isArray(lanes) || !Array.isArray(delayed)) return null;
+    return lanes.every((lane) => typeof lane === "string") && delayed.every(isDelayed) ? { nodeId, events, lanes, delayed } : null;
   } catch {
     return null;
   }
+}
+
+function isDelayed(entry: unknown): boolean {
+  return Array.isArray(entry) && typeof entry[0] === "string" && typeof entry[1] === "number" && entry[1] >= 0;
 }

@@ -27,7 +27,10 @@ export interface WorkerDefaults {
   readonly maxAttempts: number;
   /** Default 1000. */
   readonly retryDelayMs: number;
-  /** Longest time between looks at the tables where no wake-up came. Default 1000. */
+  /**
+   * Longest time between looks at the tables where no wake-up came; three times that while LISTEN works and nothing is
+   * under way. Default 1000.
+   */
   readonly pollIntervalMs: number;
 }
 
@@ -39,6 +42,8 @@ export interface WorkerEngineOptions {
   readonly defaults: WorkerDefaults;
   /** Other nodes may take jobs of these lanes, which this one has given back. Without it they find them by polling. */
   readonly onReleased?: (lanes: readonly string[]) => void;
+  /** Other nodes' wake-ups arrive. Default: they never do. */
+  readonly live?: () => boolean;
 }
 
 export interface WorkerEngine {
@@ -59,6 +64,8 @@ export interface WorkerEngine {
 }
 
 /** A job claimed in advance that has not started after this long goes back. */
+/** A node that has nothing to do, and would be told of it, looks so much more rarely. */
+const IDLE_FACTOR = 3;
 const STALE_AFTER_MS = 1_000;
 const SETTLE_LIMIT_MS = 5_000;
 const FORGET_LIMIT_MS = 1_000;
@@ -71,6 +78,7 @@ class Engine implements WorkerEngine {
   readonly #context = new AsyncResource("chimpbase.mesh.worker");
   readonly #defaults: WorkerDefaults;
   readonly #queue: JobQueue;
+  readonly #idleLookMs: number;
   readonly #upkeepQueue: QueueUpkeep;
   readonly #lanes: LaneSet;
   readonly #leases: Leases;
@@ -83,11 +91,13 @@ class Engine implements WorkerEngine {
   #draining: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
-  constructor({ storage, dispatcher, nodeId, log, defaults, onReleased = () => undefined }: WorkerEngineOptions) {
+  constructor({ storage, dispatcher, nodeId, log, defaults, onReleased = () => undefined, live = () => false }: WorkerEngineOptions) {
     const { concurrency, pollIntervalMs } = defaults;
-    const lookMs = Math.min(pollIntervalMs, defaults.leaseMs / 8);
+    const longestMs = defaults.leaseMs / 8;
+    const lookMs = Math.min(pollIntervalMs, longestMs);
+    const idleLookMs = (this.#idleLookMs = Math.min(IDLE_FACTOR * pollIntervalMs, longestMs));
     // Shorter than promised by the time that others may take to notice its end: takeover happens within `leaseMs`.
-    const leaseMs = defaults.leaseMs - 2 * lookMs;
+    const leaseMs = defaults.leaseMs - 2 * idleLookMs;
     const queue = (this.#queue = new JobQueue(storage, nodeId, leaseMs));
     this.#defaults = defaults;
     this.#upkeepQueue = new QueueUpkeep(storage);
@@ -103,6 +113,8 @@ class Engine implements WorkerEngine {
       queue: this.#upkeepQueue,
       lanes,
       intervalMs: lookMs,
+      idleIntervalMs: idleLookMs,
+      idle: () => live() && slots.running.size === 0,
       log,
       onReady: (keys) => this.#claimer.wake(keys),
       onLook: () => slots.releaseStale(now() - STALE_AFTER_MS),
@@ -134,7 +146,7 @@ class Engine implements WorkerEngine {
 
   expect(lane: string, delayMs: number): void {
     // Longer delays are seen in time by the looks that come anyway.
-    if (!this.#started || delayMs >= this.#defaults.pollIntervalMs || this.#lanes.get(lane) === undefined) return;
+    if (!this.#started || delayMs >= this.#idleLookMs || this.#lanes.get(lane) === undefined) return;
     this.#context.runInAsyncScope(() => this.#upkeep.lookWithin(delayMs));
   }
 

@@ -46,3 +46,18 @@ test("what a stopping node gives back runs on another at once", async (t) => {
   await until(() => runs.length === 2, { timeoutMs: 2_000 });
   assert.deepEqual(runs, [leaving.nodeId, staying.nodeId]);
 });
+
+test("a delayed job of another process, which does not serve its queue, starts when it is due", async (t) => {
+  const database = await createDatabase();
+  const { host: asking } = hostOn(database.url, rarely);
+  const { host: serving } = hostOn(database.url, rarely);
+  t.after(async () => {
+    await Promise.all([asking.stop(), serving.stop()]);
+    await database.drop();
+  });
+  let lateMs: number | undefined;
+  await serving.register(worker("later", (_ctx, dueAt: number) => void (lateMs = performance.now() - dueAt))).start();
+  await asking.register(onStart((ctx) => ctx.queue.enqueue("later", performance.now() + 200, { delayMs: 200 }))).start();
+  await until(() => lateMs, { timeoutMs: 5_000 });
+  assert.ok(lateMs! >= 0 && lateMs! < 500, `${lateMs} ms late`);
+});

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { digestLine, readDigest, type Digest } from "#mesh/mesh/digest.js";
 import type { Discovery } from "#mesh/mesh/discovery.js";
 import { until } from "../support/wait.js";
 import { breakable, offering, RegistryFixture, stallable } from "./registry-fixture.js";
@@ -120,6 +121,99 @@ test("what is read is bounded: all rows once a heartbeat, services when they cha
   }
   const beats = Math.ceil((performance.now() - startedAt) / 200);
   assert.ok(reads.rows >= 2 && reads.rows <= 1 + beats && reads.services === 1, JSON.stringify(reads));
+});
+
+/** What a node tells that reads all rows now. */
+async function digestOf(fixture: RegistryFixture): Promise<Digest> {
+  const { nowMs, rows } = await fixture.registry().readLive(30_000);
+  return { nowMs, lines: rows.map(digestLine) };
+}
+
+test("of all nodes whose heartbeats come, the one with the lowest id tells the others what it reads", async () => {
+  await using fixture = await RegistryFixture.open();
+  const told: string[][] = [];
+  await using _beat = fixture.beating("self", "z");
+  await fixture.node("a");
+  await fixture.node("z", { metadata: { cpuLoad: 0.5 } });
+  await fixture.node("self");
+  const discovery = fixture.discovery({ heartbeatMs: 200, offlineAfterMs: 2_000, onDigest: (lines) => told.push(lines.map(({ nodeId }) => nodeId).sort()) });
+  await discovery.start();
+  await until(() => told.length > 1);
+  assert.deepEqual(told[0], ["a", "self", "z"], "since a, which is lower, is late");
+  await using _lower = fixture.beating("a");
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const before = told.length;
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  assert.equal(told.length, before);
+});
+
+test("a node that is alone tells nobody", async () => {
+  await using fixture = await RegistryFixture.open();
+  await using _beat = fixture.beating("self");
+  await fixture.node("self");
+  const discovery = fixture.discovery({ heartbeatMs: 50, offlineAfterMs: 500, onDigest: () => assert.fail("told") });
+  await discovery.start();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+});
+
+test("digests keep peers alive without a read, and bring their load", async () => {
+  await using fixture = await RegistryFixture.open();
+  let reads = 0;
+  const storage = Object.create(fixture.storage, {
+    query: { value: (...args: Parameters<typeof fixture.storage.query>) => (reads++, fixture.storage.query(...args)) },
+  }) as typeof fixture.storage;
+  const write = (cpuLoad: number) => Promise.all(["a", "b"].map((nodeId) => fixture.node(nodeId, { metadata: { cpuLoad, zone: "eu" } })));
+  await write(0);
+  const discovery = fixture.discovery({ registry: fixture.registry(5_000, storage), heartbeatMs: 300, offlineAfterMs: 900 });
+  await discovery.start();
+  discovery.suspect("a");
+  await until(() => reads === 3);
+  for (let n = 1; n <= 15; n++) {
+    await write(n / 20);
+    discovery.digest(await digestOf(fixture));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.equal(reads, 3, "the first read of rows and of services, and that of the suspect");
+  assert.deepEqual(callable(discovery), ["a", "b"], "a heartbeat clears suspicion");
+  assert.deepEqual(discovery.peers().map(({ metadata }) => metadata), [{ cpuLoad: 0.75, zone: "eu" }, { cpuLoad: 0.75, zone: "eu" }]);
+  assert.equal(discovery.candidate("b", ACTION)?.cpuLoad, 0.75);
+  await until(() => ids(discovery).length === 0, { timeoutMs: 3_000, message: "without digests their silence is found" });
+});
+
+test("what is new in a digest is read: unknown nodes, changed rows, rows that were corrupt for a while", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  await fixture.node("b");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  await fixture.node("a", { services: offering("v1.orders.pay") });
+  await fixture.node("b", { services: "corrupt" });
+  await fixture.node("c");
+  discovery.digest(await digestOf(fixture));
+  await until(() => callable(discovery, "v1.orders.pay").length === 1 && callable(discovery).join() === "c");
+  await fixture.node("b");
+  discovery.digest(await digestOf(fixture));
+  await until(() => callable(discovery).length === 2);
+});
+
+test("a forged digest neither adds a node, nor changes one, nor takes one away, and no heartbeat in it is from the future", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  await fixture.node("silent", { ageMs: 1_000 });
+  const discovery = fixture.discovery({ heartbeatMs: 400, offlineAfterMs: 1_600 });
+  await discovery.start();
+  const { nowMs, lines } = await digestOf(fixture);
+  const forged = [["ghost", nowMs, "x", 0], ["a", nowMs, "x", 1], ["silent", nowMs + 3_600_000, lines.find(({ nodeId }) => nodeId === "silent")!.stamp, 0.5], null, [1], ["b"], "c"];
+  const event = { id: "1", name: "__chimpbase.mesh.info.heartbeat", requestId: "r", meta: {}, nodeId: "forger", emittedAtMs: nowMs, payload: { nodeId: "forger", peers: forged } };
+  discovery.digest(readDigest(event)!);
+  await fixture.node("new");
+  discovery.hint(hint("new"));
+  await using _beat = fixture.beating("a", "new");
+  await until(() => ids(discovery).includes("new"));
+  assert.deepEqual(ids(discovery), ["a", "new", "silent"]);
+  assert.deepEqual(discovery.candidate("a", ACTION)?.cpuLoad, 0);
+  await until(() => !ids(discovery).includes("silent"), { timeoutMs: 3_000 });
+  assert.deepEqual(ids(discovery), ["a", "new"]);
 });
 
 test("a draining or local-only peer, or one without a usable address, is seen but not called", async () => {

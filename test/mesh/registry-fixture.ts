@@ -38,7 +38,7 @@ export class RegistryFixture implements AsyncDisposable {
   discovery(options: Partial<DiscoveryOptions> = {}): Discovery {
     const discovery = new Discovery({
       registry: this.registry(), nodeId: "self", heartbeatMs: 10_000, offlineAfterMs: 30_000, calls: true, allowed: null, log: this.log,
-      onGone: () => undefined, ...options,
+      onGone: () => undefined, onDigest: () => undefined, ...options,
     });
     this.#discoveries.push(discovery);
     return discovery;

@@ -49,12 +49,13 @@ export class Cluster {
     return new Cluster(database, await openPostgres({ url: database.url, poolSize: 4, log: quiet() }));
   }
 
-  async node(defaults: Partial<WorkerDefaults> = {}, poolSize = 10): Promise<TestNode> {
+  /** `live`: what would wake it arrives, as the test itself sees to. */
+  async node(defaults: Partial<WorkerDefaults> = {}, poolSize = 10, live = false): Promise<TestNode> {
     const nodeId = randomUUID();
     const storage = await openPostgres({ url: this.database.url, poolSize, log: quiet(), applicationName: `node-${nodeId}` });
     const drainLimit = new Cancellation();
     const dispatcher = fakeDispatcher(storage, drainLimit);
-    const engine = createWorkerEngine({ storage, dispatcher, nodeId, log: quiet(), defaults: { ...TEST_DEFAULTS, ...defaults } });
+    const engine = createWorkerEngine({ storage, dispatcher, nodeId, log: quiet(), defaults: { ...TEST_DEFAULTS, ...defaults }, live: () => live });
     const node = { nodeId, storage, engine, drainLimit };
     this.nodes.push(node);
     return node;

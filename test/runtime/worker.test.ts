@@ -71,6 +71,22 @@ describe("worker engine", () => {
     await until(() => done === 1, { timeoutMs: 2_000 });
   });
 
+  it("looks three times more rarely while it has nothing to do and would be told, and takes over jobs within the lease all the same", async () => {
+    const looks = async (live: boolean): Promise<number> => {
+      const { engine, storage } = await cluster.node({ pollIntervalMs: 50 }, 10, live);
+      const query = storage.query.bind(storage);
+      let count = 0;
+      storage.query = (...args) => (args[0].includes("AS served") || args[0].includes("served AS") ? count++ : 0, query(...args));
+      await engine.attach([worker("idle", () => undefined)]);
+      engine.start();
+      await sleep(1_000);
+      await engine.stop();
+      return count;
+    };
+    const [polling, told] = [await looks(false), await looks(true)];
+    assert.ok(told >= 3 && told <= 8 && polling >= 2 * told, `${polling} and ${told} looks`);
+  });
+
   it("claims only the lanes that it serves", async () => {
     const { engine } = await cluster.node();
     await cluster.enqueue("foreign", [1]);

@@ -1,0 +1,53 @@
+import { createHash } from "node:crypto";
+import { INFO_EVENTS } from "./info-events.js";
+import { isObject, parseObject } from "./json-object.js";
+import { clampLoad } from "./metadata.js";
+import type { NodeRow } from "./registry.js";
+import type { IncomingEvent } from "../contract/messaging.js";
+
+/** What all must know of a node of which nothing but the heartbeat is new. Times are the database's clock. */
+export interface DigestLine {
+  readonly nodeId: string;
+  readonly lastHeartbeatMs: number;
+  /** Of the rest of its row. */
+  readonly stamp: string;
+  readonly cpuLoad: number;
+}
+
+/** All nodes as one of them has read them, in one event for all others, so that not each must read each. */
+export interface Digest {
+  readonly nowMs: number;
+  readonly lines: readonly DigestLine[];
+}
+
+type Written = readonly [nodeId: string, lastHeartbeatMs: number, stamp: string, cpuLoad: number];
+
+/** Equal for equal rows, whatever their heartbeat and `cpuLoad`. */
+export function stampOf({ advertisedUrl, startedAtMs, servicesHash, metadataJson }: NodeRow): string {
+  const metadata = metadataJson === null ? null : (parseObject(metadataJson) ?? metadataJson);
+  const steady = isObject(metadata) ? { ...metadata, cpuLoad: 0 } : metadata;
+  return createHash("sha1").update(JSON.stringify([advertisedUrl, startedAtMs, servicesHash, steady])).digest("base64url").slice(0, 16);
+}
+
+export function digestLine(row: NodeRow): DigestLine {
+  const metadata = row.metadataJson === null ? null : parseObject(row.metadataJson);
+  return { nodeId: row.nodeId, lastHeartbeatMs: row.lastHeartbeatMs, stamp: stampOf(row), cpuLoad: clampLoad(metadata?.["cpuLoad"]) };
+}
+
+/** As `peers` in the payload of a heartbeat event. */
+export function writeLines(lines: readonly DigestLine[]): readonly Written[] {
+  return lines.map(({ nodeId, lastHeartbeatMs, stamp, cpuLoad }) => [nodeId, lastHeartbeatMs, stamp, cpuLoad]);
+}
+
+/** Null for an event that holds none. Lines that are malformed are left out; none is from later than the event. */
+export function readDigest({ name, payload, emittedAtMs }: IncomingEvent): Digest | null {
+  if (name !== INFO_EVENTS.heartbeat || !isObject(payload) || !Array.isArray(payload["peers"])) return null;
+  const lines = payload["peers"].filter(isWritten).map(([nodeId, lastHeartbeatMs, stamp, cpuLoad]) => ({
+    nodeId, lastHeartbeatMs: Math.min(lastHeartbeatMs, emittedAtMs), stamp, cpuLoad: clampLoad(cpuLoad),
+  }));
+  return { nowMs: emittedAtMs, lines };
+}
+
+function isWritten(line: unknown): line is Written {
+  return Array.isArray(line) && typeof line[0] === "string" && Number.isFinite(line[1]) && typeof line[2] === "string";
+}
