@@ -143,6 +143,8 @@ export class Discovery implements NodeDirectory {
   /** What another node has read. */
   digest(digest: Digest): void {
     if (!this.#running) return;
+    // It comes late, or the database's clock has been set back.
+    if (this.#cache.databaseNow() - digest.nowMs > this.#options.heartbeatMs) return this.refresh();
     for (const nodeId of this.#cache.applyDigest(digest)) this.#want(nodeId);
     if (!this.#tells) this.#noteAll();
     this.#schedule();

@@ -180,6 +180,17 @@ test("digests keep peers alive without a read, and bring their load", async () =
   await until(() => ids(discovery).length === 0, { timeoutMs: 3_000, message: "without digests their silence is found" });
 });
 
+test("a digest from the past is not believed: the rows are read, and with them the database's clock", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a");
+  const discovery = fixture.discovery();
+  await discovery.start();
+  const { nowMs, lines } = await digestOf(fixture);
+  await fixture.node("b");
+  discovery.digest({ nowMs: nowMs - 11_000, lines });
+  await until(() => ids(discovery).length === 2, { timeoutMs: 2_000 });
+});
+
 test("what is new in a digest is read: unknown nodes, changed rows, rows that were corrupt for a while", async () => {
   await using fixture = await RegistryFixture.open();
   await fixture.node("a");
