@@ -43,9 +43,6 @@ export interface Hint {
   readonly heartbeat: boolean;
 }
 
-/** So many heartbeats after the last one a node counts as late, and nodes that have heard of none read for themselves. */
-const LATE = 1.5;
-
 /**
  * Keeps the peer cache true to the registry. The node with the lowest id reads all of it at each heartbeat, and tells the
  * others in one event what they would read, so that the cost grows with the nodes and not with their square; they read
@@ -60,6 +57,11 @@ export class Discovery implements NodeDirectory {
   #wanted = new Set<string>();
   #working: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
+  /**
+   * Longest delay of a digest before this node reads for itself: less than what makes it take itself for deaf. The node
+   * whose turn is next waits for half of it, so that the others most often need not read.
+   */
+  readonly #graceMs: number;
   /** Monotonic. */
   #nextFullAt = 0;
   #tells = false;
@@ -68,6 +70,7 @@ export class Discovery implements NodeDirectory {
 
   constructor(options: DiscoveryOptions) {
     this.#options = options;
+    this.#graceMs = Math.min(options.heartbeatMs / 2, (options.offlineAfterMs - options.heartbeatMs) / 4);
     this.#cache = new PeerCache({ ...options, onChange: () => this.notify() });
   }
 
@@ -146,7 +149,7 @@ export class Discovery implements NodeDirectory {
     // It comes late, or the database's clock has been set back.
     if (this.#cache.databaseNow() - digest.nowMs > this.#options.heartbeatMs) return this.refresh();
     for (const nodeId of this.#cache.applyDigest(digest)) this.#want(nodeId);
-    if (!this.#tells) this.#noteAll();
+    if (!this.#tells) this.#noteAll(digest.lines);
     this.#schedule();
   }
 
@@ -201,7 +204,7 @@ export class Discovery implements NodeDirectory {
     this.#noteSuccess();
     this.#cache.applyAll(read, services);
     this.#tells = this.#isFirst(read);
-    this.#noteAll();
+    this.#noteAll(read.rows);
     if (this.#tells && this.#running && read.rows.length > 1) this.#options.onDigest(read.rows.map(digestLine));
   }
 
@@ -235,13 +238,17 @@ export class Discovery implements NodeDirectory {
   /** Of those whose last heartbeat is not late, it has the lowest id. */
   #isFirst({ nowMs, rows }: RegistryRead): boolean {
     const { nodeId, heartbeatMs } = this.#options;
-    const prompt = rows.filter(({ lastHeartbeatMs }) => nowMs - lastHeartbeatMs <= LATE * heartbeatMs).map((row) => row.nodeId);
+    const promptMs = heartbeatMs + this.#graceMs / 4;
+    const prompt = rows.filter(({ lastHeartbeatMs }) => nowMs - lastHeartbeatMs <= promptMs).map((row) => row.nodeId);
     return prompt.includes(nodeId) && prompt.every((other) => other >= nodeId);
   }
 
-  /** All rows are known as they are now. */
-  #noteAll(): void {
-    this.#nextFullAt = now() + this.#options.heartbeatMs * (this.#tells ? 1 : LATE);
+  /** These nodes are known as they are now. */
+  #noteAll(nodes: readonly { readonly nodeId: string }[]): void {
+    const { nodeId: own, heartbeatMs } = this.#options;
+    const before = nodes.filter(({ nodeId }) => nodeId < own).length;
+    const graceMs = this.#tells ? 0 : this.#graceMs / (before === 1 ? 2 : 1);
+    this.#nextFullAt = now() + heartbeatMs + graceMs;
   }
 
   #schedule(): void {
