@@ -20,6 +20,10 @@ export interface Digest {
   readonly lines: readonly DigestLine[];
 }
 
+/** With ids of the longest kind that is called, what one event holds. In a mesh of more nodes each reads for itself. */
+const MOST_LINES = 5_000;
+const LONGEST_ID = 128;
+
 type Written = readonly [nodeId: string, lastHeartbeatMs: number, stamp: string, cpuLoad: number];
 
 /** Equal for equal rows, whatever their heartbeat and `cpuLoad`. */
@@ -34,9 +38,14 @@ export function digestLine(row: NodeRow): DigestLine {
   return { nodeId: row.nodeId, lastHeartbeatMs: row.lastHeartbeatMs, stamp: stampOf(row), cpuLoad: clampLoad(metadata?.["cpuLoad"]) };
 }
 
+/** There is somebody to tell, and one event is enough for it. */
+export function isTellable({ length }: readonly unknown[]): boolean {
+  return length > 1 && length <= MOST_LINES;
+}
+
 /** As `peers` in the payload of a heartbeat event. */
 export function writeLines(lines: readonly DigestLine[]): readonly Written[] {
-  return lines.map(({ nodeId, lastHeartbeatMs, stamp, cpuLoad }) => [nodeId, lastHeartbeatMs, stamp, cpuLoad]);
+  return lines.filter(({ nodeId }) => nodeId.length <= LONGEST_ID).map(({ nodeId, lastHeartbeatMs, stamp, cpuLoad }) => [nodeId, lastHeartbeatMs, stamp, cpuLoad]);
 }
 
 /** Null for an event that holds none. Lines that are malformed are left out; none is from later than the event. */

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { AllowedPeers } from "./allowed-peers.js";
-import { digestLine, type Digest, type DigestLine } from "./digest.js";
+import { isTellable, type Digest, type DigestLine } from "./digest.js";
 import { PeerCache } from "./peer-cache.js";
 import { now } from "../pipeline/deadline.js";
 import { within } from "../pipeline/time-limit.js";
@@ -205,7 +205,7 @@ export class Discovery implements NodeDirectory {
     this.#cache.applyAll(read, services);
     this.#tells = this.#isFirst(read);
     this.#noteAll(read.rows);
-    if (this.#tells && this.#running && read.rows.length > 1) this.#options.onDigest(read.rows.map(digestLine));
+    if (this.#tells && this.#running && isTellable(read.rows)) this.#options.onDigest(this.#cache.linesOf(read));
   }
 
   async #readNodes(nodeIds: readonly string[]): Promise<void> {

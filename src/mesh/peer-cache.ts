@@ -3,7 +3,7 @@ import { ActionIndex } from "./action-index.js";
 import type { AllowedPeers } from "./allowed-peers.js";
 import { Hearing } from "./hearing.js";
 import { KnownPeer } from "./peer.js";
-import type { Digest, DigestLine } from "./digest.js";
+import { digestLine, type Digest, type DigestLine } from "./digest.js";
 import { Suspicion } from "./suspicion.js";
 import type { Offer } from "./action-index.js";
 import type { DeclaredPolicy } from "./declared-policy.js";
@@ -142,6 +142,11 @@ export class PeerCache implements NodeDirectory {
     let soonest = Infinity;
     for (const peer of this.#peers.values()) soonest = Math.min(soonest, this.#expiryOf(peer));
     return Math.max(0, soonest - this.databaseNow());
+  }
+
+  /** What to tell the others of a read that was taken over. */
+  linesOf(read: RegistryRead): readonly DigestLine[] {
+    return read.rows.map((row) => this.#peers.get(row.nodeId)?.line ?? digestLine(row));
   }
 
   /** Peers that are gone unless their rows say otherwise. */

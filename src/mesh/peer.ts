@@ -1,7 +1,7 @@
 import { parseAdvertisedUrl } from "./advertised-url.js";
 import type { AllowedPeers } from "./allowed-peers.js";
 import { readPolicies } from "./declared-policy.js";
-import { stampOf } from "./digest.js";
+import { stampOf, type DigestLine } from "./digest.js";
 import { isObject } from "./json-object.js";
 import { parseMetadata } from "./metadata.js";
 import { isTarget } from "./rpc-signature.js";
@@ -79,6 +79,10 @@ export class KnownPeer {
     return (this.#stamp ??= stampOf(this.#row));
   }
 
+  get line(): DigestLine {
+    return { nodeId: this.nodeId, lastHeartbeatMs: this.#row.lastHeartbeatMs, stamp: this.stamp, cpuLoad: this.#metadata.cpuLoad };
+  }
+
   /** What it can be called for; null while it has no usable id or address, drains, or is local-only. */
   get offer(): Offer | null {
     return this.#candidate === null ? null : { candidate: this.#candidate, names: this.#offered };
@@ -105,9 +109,9 @@ export class KnownPeer {
     const previous = this.#row;
     this.#row = row;
     this.#view = null;
-    this.#stamp = null;
     if (row.advertisedUrl !== previous.advertisedUrl) this.#readUrl();
     if (row.metadataJson !== previous.metadataJson) this.#readMetadata();
+    if (!haveOneStamp(row, previous)) this.#stamp = null;
     if (row.servicesHash === null || services !== undefined) this.#readServices(services);
     this.#renewCandidate();
   }
@@ -161,6 +165,11 @@ export class KnownPeer {
       lastHeartbeatMs: this.#row.lastHeartbeatMs,
     });
   }
+}
+
+/** Certainly; rows that differ in their load only may have one too. */
+function haveOneStamp(a: NodeRow, b: NodeRow): boolean {
+  return a.advertisedUrl === b.advertisedUrl && a.metadataJson === b.metadataJson && a.servicesHash === b.servicesHash && a.startedAtMs === b.startedAtMs;
 }
 
 interface ParsedServices {
