@@ -16,6 +16,8 @@ export interface DigestLine {
 
 /** All nodes as one of them has read them, in one event for all others, so that not each must read each. */
 export interface Digest {
+  /** Who has read them. */
+  readonly nodeId: string;
   readonly nowMs: number;
   readonly lines: readonly DigestLine[];
 }
@@ -48,13 +50,14 @@ export function writeLines(lines: readonly DigestLine[]): readonly Written[] {
   return lines.filter(({ nodeId }) => nodeId.length <= LONGEST_ID).map(({ nodeId, lastHeartbeatMs, stamp, cpuLoad }) => [nodeId, lastHeartbeatMs, stamp, cpuLoad]);
 }
 
-/** Null for an event that holds none. Lines that are malformed are left out; none is from later than the event. */
+/** Null for an event that holds none, not even of its own node. Lines that are malformed are left out; none is from later than the event. */
 export function readDigest({ name, payload, emittedAtMs }: IncomingEvent): Digest | null {
-  if (name !== INFO_EVENTS.heartbeat || !isObject(payload) || !Array.isArray(payload["peers"])) return null;
+  if (name !== INFO_EVENTS.heartbeat || !isObject(payload) || typeof payload["nodeId"] !== "string" || !Array.isArray(payload["peers"])) return null;
+  const { nodeId: own } = payload;
   const lines = payload["peers"].filter(isWritten).map(([nodeId, lastHeartbeatMs, stamp, cpuLoad]) => ({
     nodeId, lastHeartbeatMs: Math.min(lastHeartbeatMs, emittedAtMs), stamp, cpuLoad: clampLoad(cpuLoad),
   }));
-  return { nowMs: emittedAtMs, lines };
+  return lines.some(({ nodeId }) => nodeId === own) ? { nodeId: own, nowMs: emittedAtMs, lines } : null;
 }
 
 function isWritten(line: unknown): line is Written {

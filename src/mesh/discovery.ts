@@ -43,11 +43,14 @@ export interface Hint {
   readonly heartbeat: boolean;
 }
 
+/** A digest that is older when it comes was held up, or the database's clock has been set back. */
+const LATE_MS = 2_000;
+
 /**
- * Keeps the peer cache true to the registry. The node with the lowest id reads all of it at each heartbeat, and tells the
- * others in one event what they would read, so that the cost grows with the nodes and not with their square; they read
- * all only where that event stays away, and single rows where it, or a hint, has news, or a peer would expire. One read
- * at a time.
+ * Keeps the peer cache true to the registry. One node, the lowest id where none does, reads all of it at each heartbeat,
+ * and tells the others in one event what they would read, so that the cost grows with the nodes and not with their square;
+ * they read all only where that event stays away, and single rows where it, or a hint, has news, or a peer would expire.
+ * One read at a time.
  */
 export class Discovery implements NodeDirectory {
   readonly #options: DiscoveryOptions;
@@ -57,14 +60,14 @@ export class Discovery implements NodeDirectory {
   #wanted = new Set<string>();
   #working: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
-  /**
-   * Longest delay of a digest before this node reads for itself: less than what makes it take itself for deaf. The node
-   * whose turn is next waits for half of it, so that the others most often need not read.
-   */
+  /** A quarter of what peers are granted beyond a heartbeat. With twice that since the last news a node takes itself for deaf. */
   readonly #graceMs: number;
   /** Monotonic. */
   #nextFullAt = 0;
   #tells = false;
+  /** Who has told last, and whether its next digest is overdue. */
+  #teller: string | null = null;
+  #overdue = false;
   #running = false;
   #failing = false;
 
@@ -146,9 +149,12 @@ export class Discovery implements NodeDirectory {
   /** What another node has read. */
   digest(digest: Digest): void {
     if (!this.#running) return;
-    // It comes late, or the database's clock has been set back.
-    if (this.#cache.databaseNow() - digest.nowMs > this.#options.heartbeatMs) return this.refresh();
+    if (this.#cache.databaseNow() - digest.nowMs > Math.min(LATE_MS, this.#options.heartbeatMs)) return this.refresh();
     for (const nodeId of this.#cache.applyDigest(digest)) this.#want(nodeId);
+    this.#teller = digest.nodeId;
+    this.#overdue = false;
+    // Of two that tell, the lower id goes on.
+    if (digest.nodeId < this.#options.nodeId) this.#tells = false;
     if (!this.#tells) this.#noteAll(digest.lines);
     this.#schedule();
   }
@@ -203,7 +209,7 @@ export class Discovery implements NodeDirectory {
     const services = await this.#readServices(read);
     this.#noteSuccess();
     this.#cache.applyAll(read, services);
-    this.#tells = this.#isFirst(read);
+    this.#tells ||= this.#isFirst(read);
     this.#noteAll(read.rows);
     if (this.#tells && this.#running && isTellable(read.rows)) this.#options.onDigest(this.#cache.linesOf(read));
   }
@@ -214,7 +220,7 @@ export class Discovery implements NodeDirectory {
     // This node's own row tells whether it is the peers that are silent.
     const read = await registry.readNodes(expired.length === 0 ? nodeIds : [...nodeIds, ...expired, own]);
     const services = await this.#readServices(read);
-    if (expired.length > 0) this.#cache.applyAll(read, services);
+    if (expired.length > 0) this.#cache.applyAll(read, services, expired);
     this.#cache.applyNodes(nodeIds.filter((nodeId) => !expired.includes(nodeId)), read, services);
   }
 
@@ -235,20 +241,26 @@ export class Discovery implements NodeDirectory {
     this.#cache.noteFailure();
   }
 
-  /** Of those whose last heartbeat is not late, it has the lowest id. */
+  /** Nobody tells, and of those that could and whose last heartbeat is not late, this node has the lowest id. */
   #isFirst({ nowMs, rows }: RegistryRead): boolean {
-    const { nodeId, heartbeatMs } = this.#options;
+    const { nodeId: own, heartbeatMs } = this.#options;
+    if (this.#teller !== null && !this.#overdue) return false;
     const promptMs = heartbeatMs + this.#graceMs / 4;
-    const prompt = rows.filter(({ lastHeartbeatMs }) => nowMs - lastHeartbeatMs <= promptMs).map((row) => row.nodeId);
-    return prompt.includes(nodeId) && prompt.every((other) => other >= nodeId);
+    const prompt = rows.filter((row) => nowMs - row.lastHeartbeatMs <= promptMs).map(({ nodeId }) => nodeId);
+    return prompt.includes(own) && !prompt.some((other) => other < own && this.#mayTell(other));
   }
 
-  /** These nodes are known as they are now. */
+  /** Foreign nodes, which write no `rev`, may know nothing of digests. */
+  #mayTell(nodeId: string): boolean {
+    return nodeId !== this.#teller && typeof this.#cache.rev(nodeId) === "number";
+  }
+
+  /** These nodes are known as they are now. Whose turn is next looks first, and the others not all at one moment. */
   #noteAll(nodes: readonly { readonly nodeId: string }[]): void {
     const { nodeId: own, heartbeatMs } = this.#options;
-    const before = nodes.filter(({ nodeId }) => nodeId < own).length;
-    const graceMs = this.#tells ? 0 : this.#graceMs / (before === 1 ? 2 : 1);
-    this.#nextFullAt = now() + heartbeatMs + graceMs;
+    const isNext = !nodes.some(({ nodeId }) => nodeId < own && this.#mayTell(nodeId));
+    const graces = isNext ? 0.5 : 1 + Math.random() / 2;
+    this.#nextFullAt = now() + heartbeatMs + (this.#tells ? 0 : graces * this.#graceMs);
   }
 
   #schedule(): void {
@@ -260,7 +272,8 @@ export class Discovery implements NodeDirectory {
   }
 
   #onTimer(): void {
-    if (this.#failing || now() >= this.#nextFullAt - COALESCE_MS) return this.refresh();
+    if (now() >= this.#nextFullAt - COALESCE_MS) this.#overdue = true;
+    if (this.#failing || this.#overdue) return this.refresh();
     for (const nodeId of this.#cache.expired()) this.#want(nodeId);
     if (this.#working === null) this.#schedule();
   }

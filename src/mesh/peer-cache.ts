@@ -90,13 +90,16 @@ export class PeerCache implements NodeDirectory {
   }
 
   /**
-   * Takes over a read of all live rows, or of those that would expire and this node's own. A row that is gone without a
-   * leave counts as silent: a live node writes it again.
+   * Takes over a read of all live rows, or of those of `nodeIds` and this node's own. A row that is gone without a leave
+   * counts as silent: a live node writes it again.
    */
-  applyAll(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>): void {
+  applyAll(read: RegistryRead, services: ReadonlyMap<string, ServicesRow>, nodeIds: Iterable<string> = this.#peers.keys()): void {
     this.#hearing.note(read);
     this.#takeRows(read, services);
-    for (const [nodeId, peer] of this.#peers) if (this.#expiryOf(peer) <= read.nowMs) this.#drop(nodeId);
+    for (const nodeId of nodeIds) {
+      const peer = this.#peers.get(nodeId);
+      if (peer !== undefined && this.#expiryOf(peer) <= read.nowMs) this.#drop(nodeId);
+    }
   }
 
   /**
@@ -115,7 +118,7 @@ export class PeerCache implements NodeDirectory {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined) return nowMs - lastHeartbeatMs < this.#options.offlineAfterMs;
     if (peer.stamp !== stamp) return true;
-    peer.beat(lastHeartbeatMs, cpuLoad);
+    peer.beat(lastHeartbeatMs, cpuLoad, nowMs);
     this.#suspicion.heard(nodeId, lastHeartbeatMs);
     return false;
   }

@@ -47,6 +47,8 @@ export class KnownPeer {
   #candidate: PeerCandidate | null = null;
   #view: Peer | null = null;
   #stamp: string | null = null;
+  /** Its load has come by another way than its row. */
+  #beaten = false;
 
   /** `allowed` null: every peer may be called. */
   constructor(row: NodeRow, services: ServicesRow | undefined, warn: PeerWarning, allowed: AllowedPeers | null) {
@@ -96,9 +98,10 @@ export class KnownPeer {
     return (this.#view ??= this.#freezeView());
   }
 
-  /** Nothing else of its row has changed. */
-  beat(lastHeartbeatMs: number, cpuLoad: number): void {
-    this.#row = { ...this.#row, lastHeartbeatMs: Math.max(lastHeartbeatMs, this.#row.lastHeartbeatMs) };
+  /** Nothing else of its row has changed, as of `nowMs`: what is from later is from before the clock was set back. */
+  beat(lastHeartbeatMs: number, cpuLoad: number, nowMs: number): void {
+    this.#row = { ...this.#row, lastHeartbeatMs: Math.max(lastHeartbeatMs, Math.min(this.#row.lastHeartbeatMs, nowMs)) };
+    this.#beaten = true;
     this.#metadata = { ...this.#metadata, user: "cpuLoad" in this.#metadata.user ? { ...this.#metadata.user, cpuLoad } : this.#metadata.user, cpuLoad };
     if (this.#candidate !== null) this.#candidate.cpuLoad = cpuLoad;
     this.#view = null;
@@ -110,7 +113,8 @@ export class KnownPeer {
     this.#row = row;
     this.#view = null;
     if (row.advertisedUrl !== previous.advertisedUrl) this.#readUrl();
-    if (row.metadataJson !== previous.metadataJson) this.#readMetadata();
+    if (row.metadataJson !== previous.metadataJson || this.#beaten) this.#readMetadata();
+    this.#beaten = false;
     if (!haveOneStamp(row, previous)) this.#stamp = null;
     if (row.servicesHash === null || services !== undefined) this.#readServices(services);
     this.#renewCandidate();

@@ -43,7 +43,7 @@ export class Leases {
     if (this.leave(job) && --job.claim.open === 0) this.#ended.push(job.claim.token);
   }
 
-  /** What became of the job is unknown: it returns when the lease of its claim ends. False where it was not held. */
+  /** What became of the job is unknown: it returns when the lease of its claim ends, which others of it may prolong. False where it was not held. */
   leave(job: HeldJob): boolean {
     return this.#held.get(job.claimed.id) === job && this.#held.delete(job.claimed.id);
   }

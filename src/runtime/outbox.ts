@@ -35,7 +35,7 @@ interface Pending {
   readonly reject: (error: unknown) => void;
 }
 
-/** Nodes look at the queue more often than this by themselves, and find out about jobs that are due later. */
+/** Jobs that are due later are found by looks, which come as often as this, or as `pollIntervalMs` says. */
 const SOON_MS = 10_000;
 const BATCH_MESSAGES = 1_000;
 const BATCH_BYTES = 4 * 1024 * 1024;

@@ -46,6 +46,8 @@ export class Upkeep {
   #timer: NodeJS.Timeout | undefined;
   #nextAt = Infinity;
   #looking: Promise<void> | undefined;
+  /** A look fell due while one was under way, which may have come too early for it. */
+  #again = false;
   #closed = false;
   #failures = 0;
 
@@ -71,7 +73,7 @@ export class Upkeep {
 
   #onTimer(): void {
     this.#nextAt = Infinity;
-    // One that is still under way sets the next itself.
+    this.#again = this.#looking !== undefined;
     this.#looking ??= this.#look();
   }
 
@@ -87,7 +89,8 @@ export class Upkeep {
       nextMs = Math.max(nextMs, backOffMs(this.#failures));
     }
     this.#looking = undefined;
-    this.lookWithin(nextMs);
+    this.lookWithin(this.#again ? 0 : nextMs);
+    this.#again = false;
   }
 
   async #lookOnce(): Promise<Look> {

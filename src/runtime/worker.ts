@@ -64,9 +64,9 @@ export interface WorkerEngine {
 }
 
 /** A job claimed in advance that has not started after this long goes back. */
-/** A node that has nothing to do, and would be told of it, looks so much more rarely. */
-const IDLE_FACTOR = 3;
 const STALE_AFTER_MS = 1_000;
+/** A node that has nothing to do, and would be told of it, looks so much more rarely, but not for its sake less often than that. */
+const IDLE = { factor: 3, longestMs: 10_000 };
 const SETTLE_LIMIT_MS = 5_000;
 const FORGET_LIMIT_MS = 1_000;
 
@@ -95,7 +95,7 @@ class Engine implements WorkerEngine {
     const { concurrency, pollIntervalMs } = defaults;
     const longestMs = defaults.leaseMs / 8;
     const lookMs = Math.min(pollIntervalMs, longestMs);
-    const idleLookMs = (this.#idleLookMs = Math.min(IDLE_FACTOR * pollIntervalMs, longestMs));
+    const idleLookMs = (this.#idleLookMs = Math.min(IDLE.factor * pollIntervalMs, Math.max(pollIntervalMs, IDLE.longestMs), longestMs));
     // Shorter than promised by the time that others may take to notice its end: takeover happens within `leaseMs`.
     const leaseMs = defaults.leaseMs - 2 * idleLookMs;
     const queue = (this.#queue = new JobQueue(storage, nodeId, leaseMs));

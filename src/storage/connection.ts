@@ -99,9 +99,14 @@ export class PooledConnection {
     return this.#silent;
   }
 
+  /** No transaction is open, as far as the server has answered. */
+  get outsideTransaction(): boolean {
+    return this.#client.getTransactionStatus() === "I";
+  }
+
   /** Alive, and in no transaction that somebody opened by hand. */
   get reusable(): boolean {
-    return !this.#lost && this.#client.getTransactionStatus() === "I";
+    return !this.#lost && this.outsideTransaction;
   }
 
   /**
@@ -112,7 +117,7 @@ export class PooledConnection {
     return this.#alone(() => this.#send(sql, params, limitMs));
   }
 
-  /** Statements in one round trip, each limited from the answer before it on. Rejects where a value cannot be sent, or the connection is lost. */
+  /** Statements in one round trip. Those before the last are limited together, by the first one's limit. Rejects where a value cannot be sent, or the connection is lost. */
   queryAll(statements: readonly Statement[]): Promise<BatchOutcome> {
     return this.#alone(() => this.#sendAll(statements));
   }
@@ -161,6 +166,8 @@ export class PooledConnection {
     const outcome = await batch.outcome;
     clearTimeout(limit);
     if (outcome.error === undefined) return outcome;
+    // Of whoever asked: as it comes it leads to the socket.
+    if (outcome.error instanceof Error) Error.captureStackTrace(outcome.error);
     const error = this.#judge(outcome.error, limitOf(statements[done - 1]!));
     if (this.#lost) throw error;
     return outcome;

@@ -17,6 +17,7 @@ export interface SqlResult {
 
 /** What the driver does beyond what its types say. */
 interface Wire extends pg.Connection {
+  flush(): void;
   sync(): void;
 }
 
@@ -44,7 +45,7 @@ export class StatementBatch implements pg.Submittable {
   #resolve!: (outcome: BatchOutcome) => void;
   readonly outcome = new Promise<BatchOutcome>((resolve) => (this.#resolve = resolve));
 
-  /** Throws where a value cannot be sent; nothing has been sent then. `onResult` is called after each statement. */
+  /** Throws where a value cannot be sent; nothing has been sent then. `onResult`: for each statement, of all but the last at once. */
   constructor(statements: readonly Statement[], onResult: () => void) {
     this.#statements = statements.map(({ sql, params }) => ({ text: sql, values: params.map(toWireValue) }));
     this.#onResult = onResult;
@@ -53,7 +54,9 @@ export class StatementBatch implements pg.Submittable {
   submit(connection: pg.Connection): void {
     const wire = connection as Wire;
     wire.stream.cork();
-    for (const { text, values } of this.#statements) {
+    for (const [index, { text, values }] of this.#statements.entries()) {
+      // Else the server keeps the answers to those before until the last one, which may take long, is done.
+      if (index > 0 && index === this.#statements.length - 1) wire.flush();
       wire.parse({ name: "", text, types: [] }, true);
       wire.bind({ values: values as unknown[] } as unknown as pg.BindConfig, true);
       wire.describe({ type: "P", name: "" } as unknown as pg.MessageConfig, true);

@@ -39,6 +39,8 @@ export class PostgresTransaction implements OwnedTransaction {
   #connection: PooledConnection;
   /** BEGIN has been sent. */
   #begun: boolean;
+  /** After the last statement that succeeded there was no transaction any more. */
+  #endedByHand = false;
   #closed = false;
   #tail: Promise<unknown> = Promise.resolve();
 
@@ -115,6 +117,10 @@ export class PostgresTransaction implements OwnedTransaction {
       throw databaseUnavailable("the connection to Postgres was lost before COMMIT: nothing is committed");
     }
     if (!this.#begun) return NOTHING_DONE;
+    if (this.#endedByHand) {
+      this.#host.release(this.#connection);
+      throw endedByHandError();
+    }
     try {
       return await this.#control("COMMIT");
     } catch (error) {
@@ -127,7 +133,11 @@ export class PostgresTransaction implements OwnedTransaction {
   async #send(sql: string, params: readonly unknown[] = [], limitMs?: number): Promise<SqlResult> {
     // Without parameters the text may be several commands, which the server takes only by themselves.
     if (params.length === 0 && !this.#begun) await this.#sendAll([]);
-    if (this.#begun) return this.#connection.query(sql, params, limitMs);
+    if (this.#begun) {
+      const result = await this.#connection.query(sql, params, limitMs);
+      this.#endedByHand = this.#connection.outsideTransaction;
+      return result;
+    }
     const { results, error } = await this.#sendAll([{ sql, params, answerTimeoutMs: limitMs }]);
     if (error !== undefined) throw error;
     return results[0]!;
@@ -233,6 +243,10 @@ function controlLimit(options: QueryOptions | undefined): number {
 
 function closedError(): MeshError {
   return new MeshError("the transaction has ended; await everything done in it before its function returns", { code: "TRANSACTION_CLOSED" });
+}
+
+function endedByHandError(): MeshError {
+  return new MeshError("a statement has ended the transaction: send no COMMIT and no ROLLBACK yourself, and throw to roll back", { code: "TRANSACTION_CLOSED" });
 }
 
 function abortedError(): MeshError {

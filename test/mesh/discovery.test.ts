@@ -123,37 +123,105 @@ test("what is read is bounded: all rows once a heartbeat, services when they cha
   assert.ok(reads.rows >= 2 && reads.rows <= 1 + beats && reads.services === 1, JSON.stringify(reads));
 });
 
-/** What a node tells that reads all rows now. */
-async function digestOf(fixture: RegistryFixture): Promise<Digest> {
+/** What `nodeId` tells if it reads all rows now. */
+async function digestOf(fixture: RegistryFixture, nodeId: string): Promise<Digest> {
   const { nowMs, rows } = await fixture.registry().readLive(30_000);
-  return { nowMs, lines: rows.map(digestLine) };
+  return { nodeId, nowMs, lines: rows.map(digestLine) };
 }
 
-test("of all nodes whose heartbeats come, the one with the lowest id tells the others what it reads", async () => {
+const SPEAKS = { metadata: { $mesh: { rev: 1 } } };
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+test("where nobody tells, the node does that has the lowest id of those whose heartbeats come", async () => {
   await using fixture = await RegistryFixture.open();
   const told: string[][] = [];
-  await using _beat = fixture.beating("self", "z");
-  await fixture.node("a");
-  await fixture.node("z", { metadata: { cpuLoad: 0.5 } });
-  await fixture.node("self");
+  await fixture.node("late", SPEAKS);
+  await fixture.node("foreign");
+  for (const nodeId of ["self", "z"]) await fixture.node(nodeId, SPEAKS);
+  await using _beat = fixture.beating("foreign", "self", "z");
   const discovery = fixture.discovery({ heartbeatMs: 200, offlineAfterMs: 2_000, onDigest: (lines) => told.push(lines.map(({ nodeId }) => nodeId).sort()) });
   await discovery.start();
   await until(() => told.length > 1);
-  assert.deepEqual(told[0], ["a", "self", "z"], "since a, which is lower, is late");
-  await using _lower = fixture.beating("a");
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  const before = told.length;
-  await new Promise((resolve) => setTimeout(resolve, 700));
-  assert.equal(told.length, before);
+  assert.deepEqual(told[0], ["foreign", "late", "self", "z"]);
+});
+
+test("of two nodes that tell, the lower goes on; and the other when that one falls silent", async () => {
+  await using fixture = await RegistryFixture.open();
+  let told = 0;
+  for (const nodeId of ["a", "self", "z"]) await fixture.node(nodeId, SPEAKS);
+  await using _beat = fixture.beating("self", "z");
+  const discovery = fixture.discovery({ heartbeatMs: 200, offlineAfterMs: 2_000, onDigest: () => told++ });
+  await discovery.start();
+  const hear = async (nodeId: string): Promise<number> => {
+    const before = told;
+    for (let n = 0; n < 6; n++) {
+      discovery.digest(await digestOf(fixture, nodeId));
+      await pause(100);
+    }
+    return told - before;
+  };
+  await until(() => told > 0);
+  assert.ok(await hear("z") > 1);
+  assert.equal(await hear("a"), 0);
+  const before = told;
+  await until(() => told > before + 1, { timeoutMs: 2_000 });
 });
 
 test("a node that is alone tells nobody", async () => {
   await using fixture = await RegistryFixture.open();
-  await using _beat = fixture.beating("self");
+  let told = 0;
   await fixture.node("self");
-  const discovery = fixture.discovery({ heartbeatMs: 50, offlineAfterMs: 500, onDigest: () => assert.fail("told") });
+  await using _beat = fixture.beating("self");
+  const discovery = fixture.discovery({ heartbeatMs: 50, offlineAfterMs: 500, onDigest: () => told++ });
   await discovery.start();
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await pause(300);
+  await fixture.node("other");
+  discovery.hint(hint("other"));
+  await until(() => told > 0);
+  assert.equal(told, 1);
+});
+
+test("peers that would expire soon are not taken for gone by a read of others", async () => {
+  await using fixture = await RegistryFixture.open();
+  const gone: string[] = [];
+  for (const [index, nodeId] of ["a", "b", "c", "d", "e", "f"].entries()) await fixture.node(nodeId, { ageMs: 29_500 - 10 * index });
+  const slow = stallable(fixture.storage);
+  const discovery = fixture.discovery({ registry: fixture.registry(5_000, slow.storage), onGone: (nodeId) => void gone.push(nodeId) });
+  await discovery.start();
+  const resume = slow.stall();
+  await pause(515);
+  await Promise.all(["b", "c", "d", "e", "f"].map((nodeId) => fixture.node(nodeId)));
+  await pause(150);
+  resume();
+  await until(() => gone.length > 0);
+  await pause(200);
+  assert.deepEqual(gone, ["a"]);
+});
+
+test("when the database's clock has been set back, a peer that falls silent is dropped in time all the same", async () => {
+  await using fixture = await RegistryFixture.open();
+  await fixture.node("a", { ageMs: -3_600_000 });
+  const discovery = fixture.discovery({ heartbeatMs: 300, offlineAfterMs: 900 });
+  await discovery.start();
+  const { nowMs, lines } = await digestOf(fixture, "teller");
+  discovery.digest({ nodeId: "teller", nowMs, lines: lines.map((line) => ({ ...line, lastHeartbeatMs: nowMs })) });
+  await until(() => ids(discovery).length === 0 || discovery.peers()[0]!.lastHeartbeatMs <= nowMs);
+  await fixture.remove("a");
+  await until(() => ids(discovery).length === 0, { timeoutMs: 3_000 });
+});
+
+test("a load that came by a digest does not outlast the row that says otherwise", async () => {
+  await using fixture = await RegistryFixture.open();
+  const write = (cpuLoad: number) => fixture.node("a", { metadata: { cpuLoad } });
+  await write(0);
+  const discovery = fixture.discovery();
+  await discovery.start();
+  await write(1);
+  discovery.digest(await digestOf(fixture, "a"));
+  assert.equal(discovery.candidate("a", ACTION)?.cpuLoad, 1);
+  await write(0);
+  discovery.hint(hint("a"));
+  await until(() => discovery.candidate("a", ACTION)?.cpuLoad === 0, { timeoutMs: 1_000 });
 });
 
 test("digests keep peers alive without a read, and bring their load", async () => {
@@ -170,7 +238,7 @@ test("digests keep peers alive without a read, and bring their load", async () =
   await until(() => reads === 3);
   for (let n = 1; n <= 15; n++) {
     await write(n / 20);
-    discovery.digest(await digestOf(fixture));
+    discovery.digest(await digestOf(fixture, "teller"));
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   assert.equal(reads, 3, "the first read of rows and of services, and that of the suspect");
@@ -185,9 +253,9 @@ test("a digest from the past is not believed: the rows are read, and with them t
   await fixture.node("a");
   const discovery = fixture.discovery();
   await discovery.start();
-  const { nowMs, lines } = await digestOf(fixture);
+  const { nowMs, lines } = await digestOf(fixture, "a");
   await fixture.node("b");
-  discovery.digest({ nowMs: nowMs - 11_000, lines });
+  discovery.digest({ nodeId: "a", nowMs: nowMs - 11_000, lines });
   await until(() => ids(discovery).length === 2, { timeoutMs: 2_000 });
 });
 
@@ -200,10 +268,10 @@ test("what is new in a digest is read: unknown nodes, changed rows, rows that we
   await fixture.node("a", { services: offering("v1.orders.pay") });
   await fixture.node("b", { services: "corrupt" });
   await fixture.node("c");
-  discovery.digest(await digestOf(fixture));
+  discovery.digest(await digestOf(fixture, "teller"));
   await until(() => callable(discovery, "v1.orders.pay").length === 1 && callable(discovery).join() === "c");
   await fixture.node("b");
-  discovery.digest(await digestOf(fixture));
+  discovery.digest(await digestOf(fixture, "teller"));
   await until(() => callable(discovery).length === 2);
 });
 
@@ -213,9 +281,10 @@ test("a forged digest neither adds a node, nor changes one, nor takes one away, 
   await fixture.node("silent", { ageMs: 1_000 });
   const discovery = fixture.discovery({ heartbeatMs: 400, offlineAfterMs: 1_600 });
   await discovery.start();
-  const { nowMs, lines } = await digestOf(fixture);
+  const { nowMs, lines } = await digestOf(fixture, "a");
   const forged = [["ghost", nowMs, "x", 0], ["a", nowMs, "x", 1], ["silent", nowMs + 3_600_000, lines.find(({ nodeId }) => nodeId === "silent")!.stamp, 0.5], null, [1], ["b"], "c"];
-  const event = { id: "1", name: "__chimpbase.mesh.info.heartbeat", requestId: "r", meta: {}, nodeId: "forger", emittedAtMs: nowMs, payload: { nodeId: "forger", peers: forged } };
+  const event = { id: "1", name: "__chimpbase.mesh.info.heartbeat", requestId: "r", meta: {}, nodeId: "forger", emittedAtMs: nowMs, payload: { nodeId: "a", peers: forged } };
+  assert.equal(readDigest({ ...event, payload: { nodeId: "forger", peers: forged } }), null, "a digest tells of its own node");
   discovery.digest(readDigest(event)!);
   await fixture.node("new");
   discovery.hint(hint("new"));

@@ -296,18 +296,23 @@ test("heartbeats of all nodes come in one event of one node, and of another when
   await using mesh = await MeshFixture.open();
   const times = { heartbeatMs: 300, offlineAfterMs: 3_000 };
   const hosts = await Promise.all(["a", "b", "c"].map((name) => mesh.started([named(name)], times)));
-  const [first, second, third] = hosts.sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
-  /** Over a second, who tells of how many nodes, and how often. */
-  const told = async (): Promise<string> => {
+  /** Over a second, who tells, and of how many nodes. */
+  const told = async (): Promise<{ by: string[]; of: number[] }> => {
     const [{ since }] = (await mesh.query("SELECT coalesce(max(id), 0) AS since FROM _chimpbase_mesh_events")) as [{ since: string }];
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     const rows = (await mesh.query("SELECT events FROM _chimpbase_mesh_events WHERE id > $1 AND events LIKE '%info.heartbeat%'", [since])) as { events: string }[];
     const payloads = rows.flatMap(({ events }) => JSON.parse(events) as [string, string, { nodeId: string; peers: unknown[] }][]).map((event) => event[2]);
-    assert.ok(payloads.length <= 4, `${payloads.length} events in a second`);
-    return [...new Set(payloads.map(({ nodeId, peers }) => `${nodeId} of ${peers.length}`))].join();
+    assert.ok(payloads.length <= 6, `${payloads.length} events in a second`);
+    return { by: [...new Set(payloads.map(({ nodeId }) => nodeId))], of: [...new Set(payloads.map(({ peers }) => peers.length))] };
   };
-  await until(async () => (await told()) === `${first!.nodeId} of 3`);
-  await first!.stop();
-  await until(async () => (await told()) === `${second!.nodeId} of 2`);
-  assert.deepEqual(third!.mesh.peers().map(({ nodeId }) => nodeId), [second!.nodeId]);
+  const onlyOneTells = async (among: number): Promise<string | false> => {
+    const { by, of } = await told();
+    return by.length === 1 && of.length === 1 && of[0] === among && by[0]!;
+  };
+  const teller = await until(() => onlyOneTells(3));
+  const leaving = hosts.find((host) => host.nodeId === teller)!;
+  await leaving.stop();
+  const next = await until(() => onlyOneTells(2));
+  assert.notEqual(next, teller);
+  for (const host of hosts) if (host !== leaving) assert.equal(host.mesh.peers().length, 1);
 });

@@ -58,7 +58,12 @@ export class RegistryFixture implements AsyncDisposable {
   /** Foreign nodes whose heartbeats are written every 50 ms until disposed. */
   beating(...nodeIds: readonly string[]): AsyncDisposable {
     let last: Promise<unknown> = Promise.resolve();
-    const timer = setInterval(() => (last = Promise.all(nodeIds.map((nodeId) => this.node(nodeId)))), 50);
+    const beat = `UPDATE _chimpbase_mesh_nodes SET last_heartbeat_ms = ${NOW} WHERE node_id = $1 RETURNING node_id`;
+    const write = async (nodeId: string): Promise<void> => {
+      const rows = await this.storage.query(beat, [nodeId]);
+      if (rows.length === 0) await this.node(nodeId);
+    };
+    const timer = setInterval(() => (last = Promise.all(nodeIds.map(write))), 50);
     return {
       [Symbol.asyncDispose]: async () => {
         clearInterval(timer);

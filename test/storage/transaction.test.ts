@@ -265,3 +265,47 @@ test("a dead connection met by BEGIN costs nothing", async (t) => {
   assert.equal(cuts, 2);
   await behind.close();
 });
+
+const state = (expected: string) => (error: unknown) => (error as { code?: string }).code === expected;
+
+test("BEGIN goes along with the first statement, which has its own limit all the same", async () => {
+  const patient = await storage.begin({ answerTimeoutMs: 150 });
+  await patient.query("SELECT pg_sleep($1)", [0.4], { answerTimeoutMs: Infinity });
+  await patient.commit();
+  const hasty = await storage.begin();
+  const startedAt = performance.now();
+  await assert.rejects(hasty.query("SELECT pg_sleep($1)", [10], { answerTimeoutMs: 200 }), code("DATABASE_UNAVAILABLE"));
+  assert.ok(performance.now() - startedAt < 3_000);
+  await hasty.rollback();
+});
+
+test("a first statement whose values cannot be sent fails alone, and one that Postgres refuses tells who sent it", async () => {
+  const circular: Record<string, unknown> = {};
+  circular["self"] = circular;
+  const tx = await storage.begin();
+  await assert.rejects(tx.query("SELECT $1::json", [circular]), /circular/i);
+  assert.deepEqual(await tx.query("SELECT $1::int AS n", [1]), [{ n: 1 }]);
+  await tx.commit();
+  const refused = await storage.begin();
+  await assert.rejects(refused.query("SELECT $1::int / 0", [1]), (error: Error) => state("22012")(error) && /statement|transaction/.test(error.stack ?? ""));
+  await assert.rejects(refused.query("SELECT 1"), state("25P02"));
+  await refused.rollback();
+});
+
+test("of statements sent together none is executed after one that fails, and the transaction is aborted", async () => {
+  const tx = await storage.begin();
+  const statements = [["SELECT $1::int AS n", 1], ["SELECT 1 / $1::int", 0], ["SELECT pg_advisory_lock($1)", 42]] as const;
+  const { rows, error } = await tx.queryAll(statements.map(([sql, value]) => ({ sql, params: [value] })));
+  assert.deepEqual(rows, [[{ n: 1 }]]);
+  assert.ok(state("22012")(error));
+  await assert.rejects(tx.commit(), code("TRANSACTION_ABORTED"));
+  assert.deepEqual(await storage.query("SELECT count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory'"), [{ n: 0 }]);
+});
+
+test("a transaction that a statement has ended by hand says so at its end", async () => {
+  await assert.rejects(storage.transaction(async (tx) => {
+    await tx.query("SELECT $1::int", [1]);
+    await tx.query("ROLLBACK");
+  }), (error) => code("TRANSACTION_CLOSED")(error) && /no COMMIT/.test((error as Error).message));
+  assert.equal(storage.stats().idle, storage.stats().total);
+});
