@@ -13,6 +13,9 @@ import type { Logger } from "../logger.js";
 import type { Peer } from "../contract/mesh-client.js";
 
 const LONGEST_SHOWN = 200;
+const SOON_MS = 2_000;
+/** What reading the row of a peer that has expired may take. */
+const DROP_MS = 250;
 
 export interface PeerCacheOptions {
   /** This node: never its own peer. */
@@ -57,7 +60,14 @@ export class PeerCache implements NodeDirectory {
   }
 
   suspect(nodeId: string): boolean {
-    return this.#peers.has(nodeId) && this.#suspicion.mark(nodeId, this.databaseNow());
+    const peer = this.#peers.get(nodeId);
+    return peer !== undefined && this.#suspicion.mark(nodeId, this.databaseNow(), this.#untilDecided(peer));
+  }
+
+  /** Ms until the next heartbeat has cleared a peer or it has expired, where that is soon: to try it just before would be a waste. */
+  #untilDecided(peer: KnownPeer): number {
+    const ms = this.#expiryOf(peer) - this.databaseNow() + this.#options.heartbeatMs;
+    return ms < SOON_MS ? ms + DROP_MS : 0;
   }
 
   suspects(nodeId: string): boolean {

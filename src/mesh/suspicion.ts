@@ -21,14 +21,14 @@ export class Suspicion {
   #nextEnd = Infinity;
   #epoch = 0;
 
-  /** True for a peer that was not avoided until now. */
-  mark(nodeId: string, databaseNowMs: number): boolean {
+  /** True for a peer that was not avoided until now. `leastMs`: shortest pause. */
+  mark(nodeId: string, databaseNowMs: number, leastMs = 0): boolean {
     this.#settle();
     const suspect = this.#suspects.get(nodeId) ?? { until: 0, strikes: 0, since: 0 };
     const fresh = suspect.until === 0;
     // Calls that were under way together fail together: they are one strike.
     if (fresh) suspect.strikes++;
-    suspect.until = now() + Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (suspect.strikes - 1));
+    suspect.until = now() + Math.max(leastMs, Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (suspect.strikes - 1)));
     suspect.since = databaseNowMs;
     this.#suspects.set(nodeId, suspect);
     this.#nextEnd = Math.min(this.#nextEnd, suspect.until);

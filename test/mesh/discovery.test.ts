@@ -524,6 +524,19 @@ test("a suspect is tried again after a short back-off; where all are suspect, al
   await until(() => callable(discovery).length === 2 && performance.now() - startedAt > 1_000, { timeoutMs: 2_000 });
 });
 
+test("a suspect that would expire soon is not tried again before that", async () => {
+  await using fixture = await RegistryFixture.open();
+  for (const nodeId of ["dead", "b"]) await fixture.node(nodeId);
+  await using _beat = fixture.beating("b", "self");
+  const discovery = fixture.discovery({ heartbeatMs: 400, offlineAfterMs: 1_100 });
+  await discovery.start();
+  discovery.suspect("dead");
+  while (ids(discovery).includes("dead")) {
+    assert.deepEqual(callable(discovery), ["b"]);
+    await pause(2);
+  }
+});
+
 test("a local-only mesh sees peers and calls none", async () => {
   await using fixture = await RegistryFixture.open();
   await fixture.node("a");
