@@ -43,10 +43,11 @@ export class LogCursor {
    */
   async read(until: LogPosition | null): Promise<boolean> {
     const { suspectCrash } = this;
-    // Before the read: what is suspected while it is under way concerns the next.
     this.suspectCrash = false;
     try {
       const { rows, next, more, nowMs } = await this.#eventLog.read(this.#position, until, suspectCrash);
+      // It may have waited for a connection through a crash, without looking for what that hides: nothing of it counts.
+      if (this.suspectCrash && !suspectCrash) return true;
       if (nowMs - this.#position.completeAtMs > this.#retentionMs) this.#gapSince ??= this.#position.completeAtMs;
       this.#rows = rows;
       this.#next = 0;
