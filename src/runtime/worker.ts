@@ -28,7 +28,7 @@ export interface WorkerDefaults {
   /** Default 1000. */
   readonly retryDelayMs: number;
   /**
-   * Longest time between looks at the tables where no wake-up came; three times that while LISTEN works and nothing is
+   * Longest time between looks at the tables where no wake-up came; up to four times that while LISTEN works and nothing is
    * under way. Default 1000.
    */
   readonly pollIntervalMs: number;
@@ -66,7 +66,7 @@ export interface WorkerEngine {
 /** A job claimed in advance that has not started after this long goes back. */
 const STALE_AFTER_MS = 1_000;
 /** A node that has nothing to do, and would be told of it, looks so much more rarely, but not for its sake less often than that. */
-const IDLE = { factor: 3, longestMs: 10_000 };
+const IDLE = { factor: 4, longestMs: 10_000 };
 const SETTLE_LIMIT_MS = 5_000;
 const FORGET_LIMIT_MS = 1_000;
 

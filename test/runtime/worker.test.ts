@@ -71,7 +71,7 @@ describe("worker engine", () => {
     await until(() => done === 1, { timeoutMs: 2_000 });
   });
 
-  it("looks three times more rarely while it has nothing to do and would be told", async () => {
+  it("looks more rarely while it has nothing to do and would be told", async () => {
     const looks = async (live: boolean): Promise<number> => {
       const { engine, storage } = await cluster.node({ pollIntervalMs: 50 }, 10, live);
       const query = storage.query.bind(storage);
