@@ -1,6 +1,6 @@
 import type { Storage } from "../contract/storage.js";
 import { OLDEST_TRANSACTION_SQL, type OpenTransaction } from "./old-transactions.js";
-import { endedClaimsSql, RESERVED, type FailedJob, type JobRef } from "./queue.js";
+import { endedClaimsSql, refArrays, RESERVED, type FailedJob, type JobRef } from "./queue.js";
 
 /** A claimed job whose lease has run out. */
 export interface ExpiredJob extends JobRef {
@@ -121,8 +121,7 @@ export class QueueUpkeep {
          UPDATE ${this.#jobs} AS j SET fence = j.fence + 1, attempt = j.attempt + 1, lane = l.new_lane, history = l.new_history
          FROM lost AS l WHERE j.id = l.id AND l.error IS NULL RETURNING j.lane, j.id, j.fence)
        INSERT INTO ${this.#ready} (lane, id, fence) SELECT lane, id, fence FROM freed RETURNING lane`,
-      [jobs.map((job) => job.id), jobs.map((job) => job.fence), jobs.map((job) => job.token), jobs.map((job) => job.lane),
-        jobs.map((job) => job.history), jobs.map((job) => job.error)],
+      [...refArrays(jobs), jobs.map((job) => job.lane), jobs.map((job) => job.history), jobs.map((job) => job.error)],
       RESERVED,
     );
     return rows.map((row) => row.lane);

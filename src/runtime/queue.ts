@@ -234,7 +234,8 @@ function byId(a: JobRef, b: JobRef): number {
   return a.id.length - b.id.length || (a.id < b.id ? -1 : 1);
 }
 
-function refArrays(jobs: readonly JobRef[]): [string[], number[], string[]] {
+/** Parameters that name jobs: ids, fences, tokens. */
+export function refArrays(jobs: readonly JobRef[]): [string[], number[], string[]] {
   return [jobs.map((job) => job.id), jobs.map((job) => job.fence), jobs.map((job) => job.token)];
 }
 

@@ -80,15 +80,11 @@ export class StatementBatch implements pg.Submittable {
 
   handleCommandComplete(message: unknown): void {
     this.#current.addCommandComplete(message);
-    this.#results.push(this.#current);
-    this.#current = newResult();
-    this.#onResult();
+    this.#statementDone();
   }
 
   handleEmptyQuery(): void {
-    this.#results.push(this.#current);
-    this.#current = newResult();
-    this.#onResult();
+    this.#statementDone();
   }
 
   /** Also where the connection is lost. */
@@ -98,5 +94,11 @@ export class StatementBatch implements pg.Submittable {
 
   handleReadyForQuery(): void {
     this.#resolve({ results: this.#results, error: this.#unreadable });
+  }
+
+  #statementDone(): void {
+    this.#results.push(this.#current);
+    this.#current = newResult();
+    this.#onResult();
   }
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 import { digestLine, readDigest, type Digest } from "#mesh/mesh/digest.js";
 import type { Discovery } from "#mesh/mesh/discovery.js";
 import { until } from "../support/wait.js";
@@ -117,7 +118,7 @@ test("what is read is bounded: all rows once a heartbeat, services when they cha
   const startedAt = performance.now();
   while (performance.now() - startedAt < 900) {
     for (const name of names) discovery.hint({ nodeId: name, rev: 1, heartbeat: true });
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await pause(10);
   }
   const beats = Math.ceil((performance.now() - startedAt) / 200);
   assert.ok(reads.rows >= 2 && reads.rows <= 1 + beats && reads.services === 1, JSON.stringify(reads));
@@ -130,7 +131,6 @@ async function digestOf(fixture: RegistryFixture, nodeId: string): Promise<Diges
 }
 
 const SPEAKS = { metadata: { $mesh: { rev: 1 } } };
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 test("where nobody tells, the node does that has the lowest id of those whose heartbeats come", async () => {
   await using fixture = await RegistryFixture.open();
@@ -239,7 +239,7 @@ test("digests keep peers alive without a read, and bring their load", async () =
   for (let n = 1; n <= 15; n++) {
     await write(n / 20);
     discovery.digest(await digestOf(fixture, "teller"));
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await pause(100);
   }
   assert.equal(reads, 3, "the first read of rows and of services, and that of the suspect");
   assert.deepEqual(callable(discovery), ["a", "b"], "a heartbeat clears suspicion");
@@ -401,7 +401,7 @@ test("reads that fail change nothing, and the cache catches up when they work ag
   await discovery.start();
   flaky.broken = true;
   await until(() => discovery.failing);
-  await new Promise((resolve) => setTimeout(resolve, 400));
+  await pause(400);
   assert.deepEqual(ids(discovery), ["a"], "expired by now, but nobody could tell");
   assert.equal(callable(discovery).length, 1);
   await fixture.node("b");
@@ -451,7 +451,7 @@ test("a read that comes late, as in a frozen process, drops nobody whose row has
   await discovery.start();
   const resume = slow.stall();
   for (const nodeId of ["late", "dead"]) await fixture.node(nodeId, { ageMs: 60_000 });
-  await new Promise((resolve) => setTimeout(resolve, 700));
+  await pause(700);
   resume();
   discovery.refresh();
   await fixture.node("new");
@@ -468,7 +468,7 @@ test("while the database takes nobody's heartbeat, this node's own included, nob
   for (const nodeId of ["self", "a", "b"]) await fixture.node(nodeId);
   const discovery = fixture.discovery({ heartbeatMs: 100, offlineAfterMs: 300 });
   await discovery.start();
-  await new Promise((resolve) => setTimeout(resolve, 800));
+  await pause(800);
   assert.deepEqual(ids(discovery), ["a", "b"]);
   await using _beat = fixture.beating("self", "a");
   await until(() => !ids(discovery).includes("b"), { timeoutMs: 3_000 });
