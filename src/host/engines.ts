@@ -53,7 +53,7 @@ export async function openEngines(given: EngineOptions): Promise<Engines> {
   const onDelayed = (lane: string, delayMs: number): void => worker.expect(lane, delayMs);
   const outbox = createOutbox({ storage, nodeId, log, onJobs, onDelayed });
   teardown.pushPart("the outbox", () => outbox.close());
-  const bus = new PostgresListenEventBus({ storage, nodeId, log, onJobs, onDelayed });
+  const bus = new PostgresListenEventBus({ storage, nodeId, log, onJobs: (lanes) => worker.hear(lanes), onDelayed });
   teardown.pushPart("the event bus", () => bus.stop());
 
   const actions = new HostActions(arrangement.of("action"), nodeId);

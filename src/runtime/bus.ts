@@ -62,7 +62,7 @@ export class PostgresListenEventBus implements EventBus {
     if (!(Number.isFinite(retentionMs) && retentionMs > 0)) throw new MeshConfigurationError(`retentionMs must be a positive number of milliseconds, not ${retentionMs}`);
     this.#options = options;
     this.#retentionMs = retentionMs;
-    this.#eventLog = new EventLog(storage);
+    this.#eventLog = new EventLog(storage, () => this.#deliveries.interest);
     this.#outbox = createOutbox({ storage, nodeId, log });
     this.#deliveries = new Deliveries({ log, onRoom: () => this.#reader.look() });
     this.#reader = new LogReader({

@@ -5,6 +5,7 @@ import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
 import { answered } from "./answer-limit.js";
 import { backOffMs } from "../back-off.js";
+import { Deference } from "./deference.js";
 import { HeldJob, type OpenClaim } from "./held-job.js";
 import type { JobSlots } from "./job-slots.js";
 import { Lane } from "./lane.js";
@@ -31,6 +32,7 @@ export class Claimer {
   readonly #options: ClaimerOptions;
   /** Lanes that may have jobs: woken, or not emptied by the last claim. The one claimed longest ago comes first. */
   readonly #ready = new Set<string>();
+  readonly #deference = new Deference((lanes) => this.wake(lanes));
   readonly #closing = new AbortController();
   #open = false;
   /** The claim that failed last: its answer may have been lost after it was done. */
@@ -47,8 +49,13 @@ export class Claimer {
   }
 
   wake(keys: readonly string[]): void {
-    for (const key of keys) if (this.#options.lanes.get(key) !== undefined) this.#ready.add(key);
+    for (const key of this.#served(keys)) this.#ready.add(key);
     this.poke();
+  }
+
+  /** As `wake`, where all nodes are told the same. */
+  hear(keys: readonly string[]): void {
+    this.wake(this.#deference.hear(this.#served(keys)));
   }
 
   /** There may be room now. */
@@ -62,7 +69,12 @@ export class Claimer {
   async close(): Promise<void> {
     this.#open = false;
     this.#closing.abort();
+    this.#deference.close();
     await this.#running;
+  }
+
+  #served(keys: readonly string[]): readonly string[] {
+    return keys.filter((key) => this.#options.lanes.get(key) !== undefined);
   }
 
   async #run(first: readonly LaneQuota[]): Promise<void> {
@@ -77,8 +89,10 @@ export class Claimer {
   async #tryClaim(quotas: readonly LaneQuota[], report: boolean): Promise<boolean> {
     // Before the claim, so that a wake-up that comes while it runs is not lost.
     for (const { lane } of quotas) this.#ready.delete(lane);
+    const told = this.#deference.claiming(quotas.map(({ lane }) => lane));
     try {
-      await this.#claim(quotas);
+      const claimed = await this.#claim(quotas);
+      this.#deference.claimed(new Set(claimed.map(({ lane }) => lane)), told);
       return true;
     } catch (error) {
       for (const { lane } of quotas) this.#ready.add(lane);
@@ -87,7 +101,7 @@ export class Claimer {
     }
   }
 
-  async #claim(quotas: readonly LaneQuota[]): Promise<void> {
+  async #claim(quotas: readonly LaneQuota[]): Promise<readonly ClaimedJob[]> {
     const { queue, leases, leaseMs } = this.#options;
     if (this.#doubtful !== undefined) await answered(queue.disown(this.#doubtful), leaseMs);
     const token = randomUUID();
@@ -96,6 +110,7 @@ export class Claimer {
     const claimed = await answered(queue.claim(quotas, token, leases.takeEnded()), leaseMs);
     this.#doubtful = undefined;
     this.#take(quotas, claimed, { token, open: claimed.length }, sentAt);
+    return claimed;
   }
 
   #take(quotas: readonly LaneQuota[], claimed: readonly ClaimedJob[], claim: OpenClaim, sentAt: number): void {

@@ -1,7 +1,7 @@
 import type { BalancedRegistration, Target, WorkerOptions, WorkerRegistration } from "../contract/registration.js";
 import { MeshConfigurationError } from "../errors.js";
+import { groupLane, queueLane } from "../storage/lanes.js";
 import { compilePattern, patternToRegex } from "./event-pattern.js";
-import { groupLane, queueLane } from "./lanes.js";
 import type { GroupPattern } from "./queue-upkeep.js";
 
 /** Jobs of one queue that a part of the host makes for itself. */

@@ -1,6 +1,8 @@
 import type { Logger } from "../logger.js";
 import type { IncomingEvent, SubscribeOptions } from "../contract/messaging.js";
 import { MeshConfigurationError } from "../errors.js";
+import { EVERYTHING, type Interest } from "./event-log.js";
+import { patternToRegex } from "./event-pattern.js";
 import { copies } from "./event-record.js";
 import { Subscription, type BroadcastHandler, type SubscriptionOwner } from "./subscription.js";
 
@@ -11,6 +13,10 @@ export interface DeliveriesOptions {
 }
 
 const MAX_CACHED_NAMES = 5_000;
+/** Patterns beyond these are more than Postgres should compare with each row. */
+const MOST_NAMES = 500;
+const LONGEST_REGEX = 8_000;
+const LONGEST_PATTERN = 255;
 const NONE: readonly Subscription[] = [];
 
 /** All subscriptions of a bus: finds those to which an event goes, and gives each its own copy. */
@@ -20,6 +26,8 @@ export class Deliveries implements SubscriptionOwner {
   /** By event name, as found before. */
   readonly #matching = new Map<string, readonly Subscription[]>();
   readonly #handling = new Set<IncomingEvent>();
+  readonly #wanted = new Set<string>();
+  #interest: Interest = { names: [], regex: null };
   #newlyFull: Subscription[] = [];
   readonly onRoom: () => void;
 
@@ -28,11 +36,17 @@ export class Deliveries implements SubscriptionOwner {
     this.onRoom = onRoom;
   }
 
+  /** What any subscription wants, and perhaps what ended ones have wanted. The same object until a new pattern comes. */
+  get interest(): Interest {
+    return this.#interest;
+  }
+
   subscribe(pattern: string, handler: BroadcastHandler, { concurrency = 1 }: SubscribeOptions = {}): () => void {
     check(pattern, concurrency);
     const subscription = new Subscription(pattern, handler, concurrency, this);
     this.#subscriptions.add(subscription);
     this.#matching.clear();
+    if (!this.#wanted.has(pattern)) this.#want();
     return () => {
       this.#subscriptions.delete(subscription);
       this.#matching.clear();
@@ -88,6 +102,12 @@ export class Deliveries implements SubscriptionOwner {
     this.#log.warn("a subscription is slower than its events; from here on they wait in the database", { subscription: subscription.pattern });
   }
 
+  #want(): void {
+    this.#wanted.clear();
+    for (const { pattern } of this.#subscriptions) this.#wanted.add(pattern);
+    this.#interest = interestIn([...this.#wanted]);
+  }
+
   #subscriptionsTo(name: string): readonly Subscription[] {
     let found = this.#matching.get(name);
     if (found === undefined) {
@@ -99,9 +119,17 @@ export class Deliveries implements SubscriptionOwner {
   }
 }
 
+function interestIn(patterns: readonly string[]): Interest {
+  const regexes = patterns.map(patternToRegex);
+  const regex = regexes.filter((each) => each !== null).join("|");
+  const names = patterns.filter((_, index) => regexes[index] === null);
+  if (regex.length > LONGEST_REGEX || names.length > MOST_NAMES) return EVERYTHING;
+  return { names, regex: regex === "" ? null : regex };
+}
+
 function check(pattern: unknown, concurrency: number): void {
-  if (typeof pattern !== "string" || pattern === "") {
-    throw new MeshConfigurationError(`a subscription's pattern must be a non-empty string, not ${String(pattern)}`);
+  if (typeof pattern !== "string" || pattern === "" || pattern.length > LONGEST_PATTERN || /[\p{Cc}\p{Cs}]/u.test(pattern)) {
+    throw new MeshConfigurationError(`a subscription's pattern must be a string of 1 to ${LONGEST_PATTERN} characters without control characters, not ${JSON.stringify(pattern)}`);
   }
   if (Number.isInteger(concurrency) && concurrency > 0) return;
   throw new MeshConfigurationError(`concurrency of the subscription to "${pattern}" must be a whole number from 1, not ${concurrency}`);

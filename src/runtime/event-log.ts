@@ -1,4 +1,5 @@
 import type { Row, Storage } from "../contract/storage.js";
+import { msSql, PAGE_ROWS } from "../storage/functions.js";
 
 /**
  * What a reader has seen of the log, as Postgres sees it: every committed row whose transaction is older than `nextXid`
@@ -25,9 +26,18 @@ export interface LogRow {
   events: string | null;
 }
 
+/** Which events a reader wants. Of rows that hold none of them it gets no more than that they are there. */
+export interface Interest {
+  readonly names: readonly string[];
+  /** For Postgres, of further names; null: none. */
+  readonly regex: string | null;
+}
+
 export interface LogPage {
   /** In order of their writing. */
   readonly rows: readonly LogRow[];
+  /** Something was committed, of interest or not. */
+  readonly grown: boolean;
   readonly next: LogPosition;
   /** There may be more than the page could hold. */
   readonly more: boolean;
@@ -42,32 +52,34 @@ interface PageRow extends Row {
   readonly node_id: string;
   readonly emitted_at_ms: number;
   readonly bytes: number;
+  readonly wanted: boolean;
   readonly events: string | null;
 }
 
-/** Rows of one page, and bytes of events that come with it. */
-const PAGE_ROWS = 500;
+/** Of events that come with a page. */
 const PAGE_BYTES = 1024 * 1024;
 const GC_ROWS = 5_000;
 const NO_EVENTS = "[]";
-
-const MS = (timestamp: string): string => `(extract(epoch from ${timestamp}) * 1000)::float8`;
+export const EVERYTHING: Interest = { names: [], regex: "" };
 
 /** The broadcast log's SQL, on the reading side. */
 export class EventLog {
   readonly #storage: Storage;
+  readonly #interest: () => Interest;
   readonly #pageSql: string;
   readonly #table: string;
 
-  constructor(storage: Storage) {
+  /** `interest` returns the same object until it wants more. */
+  constructor(storage: Storage, interest: () => Interest) {
     this.#storage = storage;
+    this.#interest = interest;
     this.#table = storage.table("_chimpbase_mesh_events");
-    this.#pageSql = pageSql(this.#table);
+    this.#pageSql = `SELECT * FROM ${storage.table("_chimpbase_mesh_read_events")}($1, $2, $3, $4, $5, $6, $7, $8)`;
   }
 
   /** The position of a reader that wants nothing of what has been committed so far. */
   async end(): Promise<LogPosition> {
-    const [row] = await this.#storage.query<PageRow>(`SELECT pg_current_snapshot()::text AS snapshot, ${MS("clock_timestamp()")} AS now_ms`);
+    const [row] = await this.#storage.query<PageRow>(`SELECT pg_current_snapshot()::text AS snapshot, ${msSql("clock_timestamp()")} AS now_ms`);
     return positionOf(row!.snapshot, row!.now_ms);
   }
 
@@ -77,13 +89,23 @@ export class EventLog {
    * transaction.
    */
   async read(from: LogPosition, until: LogPosition | null, suspectCrash: boolean): Promise<LogPage> {
-    const params = [from.nextXid, from.open, suspectCrash ? from.takenAtMs : null, PAGE_BYTES, until?.nextXid ?? null, until?.open ?? []];
-    const found = await this.#storage.query<PageRow>(this.#pageSql, params);
+    const params = [from.nextXid, from.open, suspectCrash ? from.takenAtMs : null, until?.nextXid ?? null, until?.open ?? [], PAGE_BYTES];
+    const found = await this.#page(params);
     const { snapshot, now_ms: nowMs, id } = found[0]!;
     const rows = id === null ? [] : found;
     const end = until ?? positionOf(snapshot, nowMs);
     const last = lastOfFullPage(rows, from.nextXid);
-    return { rows: rows.map(toLogRow), next: last === null ? end : cut(end, last, from), more: last !== null, nowMs };
+    const wanted = rows.filter((row) => row.wanted).map(toLogRow);
+    return { rows: wanted, grown: rows.length > 0, next: last === null ? end : cut(end, last, from), more: last !== null, nowMs };
+  }
+
+  /** A subscription that came while the read waited for its turn may want what it left out: the second leaves out nothing. */
+  async #page(params: readonly unknown[]): Promise<PageRow[]> {
+    const interest = this.#interest();
+    const found = await this.#storage.query<PageRow>(this.#pageSql, [...params, interest.names, interest.regex]);
+    const complete = found.every((row) => row.id === null || row.wanted);
+    if (complete || this.#interest() === interest) return found;
+    return this.#storage.query<PageRow>(this.#pageSql, [...params, EVERYTHING.names, EVERYTHING.regex]);
   }
 
   /** Fetches what the first of `rows` lack, as much as fits a page. Returns how many are past the retention and gone. */
@@ -109,26 +131,6 @@ export class EventLog {
       if (row!.deleted < GC_ROWS) return row!.snapshot;
     }
   }
-}
-
-/**
- * The page's main part is a range of the index (xid, id), cut between transactions; those that were open before come in
- * full. Bodies come along up to a limit, by the size that Postgres knows without reading them.
- */
-function pageSql(table: string): string {
-  const select = `SELECT id, xid, node_id, created_at, events, octet_length(events) AS bytes FROM ${table}
-      WHERE ($5::xid8 IS NULL OR (xid < $5::xid8 AND xid <> ALL($6::xid8[])))`;
-  return `
-    WITH page AS MATERIALIZED (
-      (${select} AND xid >= $1::xid8 ORDER BY xid FETCH FIRST ${PAGE_ROWS} ROWS WITH TIES)
-      UNION ALL ${select} AND xid = ANY($2::xid8[])
-      UNION ALL ${select} AND $3::float8 IS NOT NULL AND xid < $1::xid8 AND xid <> ALL($2::xid8[]) AND created_at > to_timestamp($3::float8 / 1000)
-    ), sized AS (
-      SELECT *, sum(bytes) OVER (ORDER BY id) - bytes AS before FROM page
-    )
-    SELECT pg_current_snapshot()::text AS snapshot, ${MS("clock_timestamp()")} AS now_ms, id, xid::text AS xid, node_id,
-      ${MS("created_at")} AS emitted_at_ms, bytes, CASE WHEN before < $4::bigint THEN events END AS events
-    FROM (VALUES (1)) AS always LEFT JOIN sized ON true ORDER BY id`;
 }
 
 function gcSql(table: string): string {

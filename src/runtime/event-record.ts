@@ -1,16 +1,17 @@
-import { readMeta } from "./job-headers.js";
+import { readMeta, type EncodedOrigin } from "./job-headers.js";
 import type { IncomingEvent } from "../contract/messaging.js";
 
 /** One event in a row of the broadcast log: `[id, name, payload, requestId, meta]`. The row holds a JSON array of these. */
 type EventRecord = readonly [id: string, name: string, payload: unknown, requestId: string, meta: unknown];
 
-/** `payload` and `meta` are JSON already. The rest is made JSON whatever it is: one bad record would spoil its row for all. */
-export function encodeRecord(id: string, name: string, payload: string, requestId: string, meta: string): string {
-  return `["${id}",${JSON.stringify(name)},${payload},${JSON.stringify(String(requestId))},${meta}]`;
+interface RecordParts extends EncodedOrigin {
+  readonly id: string;
+  readonly name: string;
+  readonly payloadJson: string;
 }
 
-export function encodeRow(records: readonly string[]): string {
-  return `[${records.join(",")}]`;
+export function encodeRow(events: readonly RecordParts[]): string {
+  return `[${events.map(({ id, name, payloadJson, requestIdJson, metaJson }) => `["${id}",${JSON.stringify(name)},${payloadJson},${requestIdJson},${metaJson}]`).join(",")}]`;
 }
 
 /** Throws where `text` is no row of records. */

@@ -10,8 +10,13 @@ export interface JobHeaders {
   readonly nodeId: string;
 }
 
-export function encodeJobHeaders(headers: JobHeaders): string {
-  return JSON.stringify(headers);
+export interface EncodedOrigin {
+  readonly requestIdJson: string;
+  readonly metaJson: string;
+}
+
+export function encodeJobHeaders({ requestIdJson, metaJson }: EncodedOrigin, nodeId: string, id?: string): string {
+  return `{${id === undefined ? "" : `"id":"${id}",`}"requestId":${requestIdJson},"meta":${metaJson},"nodeId":${JSON.stringify(nodeId)}}`;
 }
 
 /** Throws where the text is no JSON object. What is missing gets an empty value: a job is not lost for its headers. */

@@ -123,7 +123,7 @@ export class LogReader<F extends Follower> {
     await cursor.handOver(take);
     const polled = this.#polled;
     const more = await cursor.read(null);
-    if (polled && !cursor.empty && this.#options.live()) this.#deaf = true;
+    if (polled && cursor.grown && this.#options.live()) this.#deaf = true;
     await cursor.handOver(take);
     for (const [follower, own] of this.#behind) await this.#catchUp(follower, own, cursor);
     if (more) this.#announced = true;

@@ -1,6 +1,9 @@
 import type { Session, Storage } from "../contract/storage.js";
+import { sqlState } from "../storage/connection-errors.js";
+import { UNEXPECTED_GROUP } from "../storage/functions.js";
+import { queueLane } from "../storage/lanes.js";
 import { encodeRow } from "./event-record.js";
-import { balancedQueueSql, groupLaneSql, queueLane } from "./lanes.js";
+import { encodeJobHeaders } from "./job-headers.js";
 import type { Encoded, EncodedEvent, EncodedJob } from "./outgoing.js";
 
 /** What one write did. */
@@ -22,157 +25,122 @@ interface Target {
 
 interface WriteResult {
   readonly targets: readonly Target[] | null;
-  readonly ready_ids: readonly string[] | null;
-  readonly delayed_ids: readonly string[] | null;
-}
-
-/** Quoted names; `jobId` as an argument of nextval. */
-interface Tables {
-  readonly events: string;
-  readonly groups: string;
-  readonly jobs: string;
-  readonly ready: string;
-  readonly deferred: string;
-  readonly jobId: string;
+  readonly job_ids: readonly string[] | null;
 }
 
 /** Messages of one write, by where they go. */
 interface Sorted {
-  readonly logged: readonly string[];
+  readonly logged: readonly EncodedEvent[];
   readonly balanced: readonly EncodedEvent[];
-  readonly ready: readonly EncodedJob[];
-  readonly delayed: readonly EncodedJob[];
+  /** Names of events for groups of which none is expected: they come without the payloads. */
+  readonly ungrouped: ReadonlySet<string>;
+  readonly jobs: readonly EncodedJob[];
 }
 
-/** The SQL that writes events and jobs: all of a batch in one statement, so in one round trip and one commit. */
+const NO_NAMES: ReadonlySet<string> = new Set();
+const MAX_UNGROUPED = 5_000;
+/** A row of more different events comes to every reader. */
+const MAX_NAMES = 50;
+
+/** Writes events and jobs: all of a batch by one statement, so in one round trip and one commit. */
 export class MessageWriter {
+  readonly #storage: Storage;
   readonly #nodeId: string;
-  readonly #tables: Tables;
+  readonly #sql: string;
+  /** Names of events that no group took when they were written last. */
+  readonly #ungrouped = new Set<string>();
 
   constructor(storage: Storage, nodeId: string) {
+    this.#storage = storage;
     this.#nodeId = nodeId;
-    this.#tables = {
-      events: storage.table("_chimpbase_mesh_events"),
-      groups: storage.table("_chimpbase_mesh_groups"),
-      jobs: storage.table("_chimpbase_mesh_jobs"),
-      ready: storage.table("_chimpbase_mesh_ready"),
-      deferred: storage.table("_chimpbase_mesh_deferred"),
-      jobId: `'${storage.table("_chimpbase_mesh_job_id").replaceAll("'", "''")}'::regclass`,
-    };
+    this.#sql = `SELECT targets, job_ids FROM ${storage.table("_chimpbase_mesh_write")}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`;
   }
 
-  /** In the order given; through a transaction or, on the pool, as a commit of its own. */
-  async write(session: Session, messages: readonly Encoded[]): Promise<Written> {
-    const sorted = sort(messages);
-    const { sql, params } = statement(this.#tables, this.#nodeId, sorted);
-    const [row] = await session.query<WriteResult>(sql, params);
-    return toWritten(messages, sorted, row!);
+  /** In the order given, as a commit of its own. The payload of an event that no group takes is not sent for groups too. */
+  async write(messages: readonly Encoded[]): Promise<Written> {
+    const sorted = sort(messages, this.#ungrouped);
+    try {
+      return await this.#execute(this.#storage, messages, sorted);
+    } catch (error) {
+      if (sqlState(error) !== UNEXPECTED_GROUP) throw error;
+      for (const name of sorted.ungrouped) this.#ungrouped.delete(name);
+      return this.#execute(this.#storage, messages, sort(messages, NO_NAMES));
+    }
+  }
+
+  /** In the order given, as part of a transaction, in which a write must not fail for a guess. */
+  writeIn(tx: Session, messages: readonly Encoded[]): Promise<Written> {
+    return this.#execute(tx, messages, sort(messages, NO_NAMES));
+  }
+
+  async #execute(session: Session, messages: readonly Encoded[], sorted: Sorted): Promise<Written> {
+    const [row] = await session.query<WriteResult>(this.#sql, parameters(this.#nodeId, sorted));
+    const targets = row!.targets ?? [];
+    this.#learn(sorted, targets);
+    return toWritten(messages, sorted, targets, row!.job_ids ?? []);
+  }
+
+  #learn({ balanced }: Sorted, targets: readonly Target[]): void {
+    for (const { name } of balanced) this.#ungrouped.add(name);
+    for (const { name } of targets) this.#ungrouped.delete(name);
+    if (this.#ungrouped.size > MAX_UNGROUPED) this.#ungrouped.clear();
   }
 }
 
-function sort(messages: readonly Encoded[]): Sorted {
-  const sorted = { logged: [] as string[], balanced: [] as EncodedEvent[], ready: [] as EncodedJob[], delayed: [] as EncodedJob[] };
+function sort(messages: readonly Encoded[], ungrouped: ReadonlySet<string>): Sorted {
+  const sorted = { logged: [] as EncodedEvent[], balanced: [] as EncodedEvent[], ungrouped: new Set<string>(), jobs: [] as EncodedJob[] };
   for (const message of messages) {
-    if (message.kind === "job") (message.delayMs > 0 ? sorted.delayed : sorted.ready).push(message);
+    if (message.kind === "job") sorted.jobs.push(message);
     else {
-      if (message.record !== null) sorted.logged.push(message.record);
-      if (message.job !== null) sorted.balanced.push(message);
+      if (message.reach !== "balanced") sorted.logged.push(message);
+      if (message.reach === "broadcast") continue;
+      if (ungrouped.has(message.name)) sorted.ungrouped.add(message.name);
+      else sorted.balanced.push(message);
     }
   }
   return sorted;
 }
 
-/** Only the parts that the batch needs: planning the whole costs more than writing a few rows. */
-function statement(tables: Tables, nodeId: string, { logged, balanced, ready, delayed }: Sorted): { sql: string; params: unknown[] } {
-  const params: unknown[] = [];
-  const param = (value: unknown, type: string): string => `$${params.push(value)}::${type}`;
-  const parts: string[] = [];
-  const selected: string[] = [];
-  if (logged.length > 0) parts.push(logSql(tables, param(nodeId, "text"), param(encodeRow(logged), "text")));
-  if (balanced.length > 0) {
-    const columns = [balanced.map(({ name }) => name), balanced.map(({ job }) => job!.payload), balanced.map(({ job }) => job!.headers)];
-    parts.push(balancedSql(tables, columns.map((column) => param(column, "text[]"))));
-    selected.push("(SELECT json_agg(targets) FROM targets) AS targets");
+/** Null for each part that the batch does not need. */
+function parameters(nodeId: string, { logged, balanced, ungrouped, jobs }: Sorted): unknown[] {
+  const row = logged.length === 0 ? null : encodeRow(logged);
+  return [nodeId, namesOf(logged), row, ungrouped.size === 0 ? null : [...ungrouped], ...eventColumns(balanced, nodeId), ...jobColumns(jobs, nodeId)];
+}
+
+function namesOf(events: readonly EncodedEvent[]): readonly string[] | null {
+  const names = new Set(events.map(({ name }) => name));
+  return names.size > MAX_NAMES ? null : [...names];
+}
+
+function eventColumns(events: readonly EncodedEvent[], nodeId: string): unknown[] {
+  if (events.length === 0) return [null, null, null];
+  return [events.map(({ name }) => name), events.map(({ payloadJson }) => payloadJson), events.map((event) => encodeJobHeaders(event, nodeId, event.id))];
+}
+
+function jobColumns(jobs: readonly EncodedJob[], nodeId: string): unknown[] {
+  if (jobs.length === 0) return [null, null, null, null, null];
+  const queues = jobs.map(({ queue }) => queue);
+  const headers = jobs.map((job) => encodeJobHeaders(job, nodeId));
+  return [queues.map(queueLane), queues, jobs.map(({ payloadJson }) => payloadJson), headers, jobs.map(({ delayMs }) => delayMs)];
+}
+
+function toWritten(messages: readonly Encoded[], { logged, jobs }: Sorted, targets: readonly Target[], jobIds: readonly string[]): Written {
+  const lanes = new Set<string>();
+  const delayed = new Map<string, number>();
+  for (const { queue, delayMs } of jobs) {
+    const lane = queueLane(queue);
+    if (delayMs === 0) lanes.add(lane);
+    else delayed.set(lane, Math.min(delayMs, delayed.get(lane) ?? Infinity));
   }
-  if (ready.length > 0) {
-    parts.push(readySql(tables, jobColumns(ready).map((column) => param(column, "text[]"))));
-    selected.push("(SELECT json_agg(id::text ORDER BY n) FROM ready) AS ready_ids");
-  }
-  if (delayed.length > 0) {
-    const columns = jobColumns(delayed).map((column) => param(column, "text[]"));
-    parts.push(delayedSql(tables, [...columns, param(delayed.map(({ delayMs }) => delayMs), "float8[]")]));
-    selected.push("(SELECT json_agg(id::text ORDER BY n) FROM delayed) AS delayed_ids");
-  }
-  return { sql: `WITH ${parts.join(",\n")}\nSELECT ${selected.join(", ")}`, params };
-}
-
-function jobColumns(jobs: readonly EncodedJob[]): string[][] {
-  return [jobs.map(({ queue }) => queueLane(queue)), jobs.map(({ queue }) => queue), jobs.map(({ payload }) => payload), jobs.map(({ headers }) => headers)];
-}
-
-function logSql(tables: Tables, nodeId: string, row: string): string {
-  return `logged AS (INSERT INTO ${tables.events} (node_id, events) VALUES (${nodeId}, ${row}))`;
-}
-
-/**
- * Groups are looked up in the same statement, once for each name: what is in the table is what gets the event. A group
- * that several of its patterns match gets one job, in the lane of the first of them.
- */
-function balancedSql(tables: Tables, [names, payloads, headers]: readonly string[]): string {
-  return `targets AS MATERIALIZED (
-      SELECT name, grp, ${groupLaneSql("grp", 'min(pattern COLLATE "C")')} AS lane
-      FROM (SELECT DISTINCT name FROM unnest(${names}) AS name) AS names
-        JOIN ${tables.groups} ON pattern = name OR name ~ regex
-      GROUP BY name, grp
-    ), balanced AS (
-      INSERT INTO ${tables.jobs} (id, lane, queue, grp, event, payload, headers)
-      SELECT nextval(${tables.jobId}), lane, ${balancedQueueSql("name")}, grp, name, payload, headers FROM (
-        SELECT lane, grp, name, payload, headers
-        FROM unnest(${names}, ${payloads}, ${headers}) WITH ORDINALITY AS event (name, payload, headers, n) JOIN targets USING (name)
-        ORDER BY n
-      ) AS ordered RETURNING lane, id
-    ), balanced_ready AS (INSERT INTO ${tables.ready} (lane, id) SELECT lane, id FROM balanced)`;
-}
-
-function readySql(tables: Tables, [lanes, queues, payloads, headers]: readonly string[]): string {
-  return `ready AS MATERIALIZED (
-      SELECT nextval(${tables.jobId}) AS id, job.*
-      FROM unnest(${lanes}, ${queues}, ${payloads}, ${headers}) WITH ORDINALITY AS job (lane, queue, payload, headers, n)
-    ), ready_written AS (
-      INSERT INTO ${tables.jobs} (id, lane, queue, payload, headers) SELECT id, lane, queue, payload, headers FROM ready
-    ), ready_listed AS (INSERT INTO ${tables.ready} (lane, id) SELECT lane, id FROM ready)`;
-}
-
-function delayedSql(tables: Tables, [lanes, queues, payloads, headers, delays]: readonly string[]): string {
-  return `delayed AS MATERIALIZED (
-      SELECT nextval(${tables.jobId}) AS id, job.*
-      FROM unnest(${lanes}, ${queues}, ${payloads}, ${headers}, ${delays}) WITH ORDINALITY AS job (lane, queue, payload, headers, delay_ms, n)
-    ), delayed_written AS (
-      INSERT INTO ${tables.deferred} (id, run_at, lane, queue, payload, headers, attempt, history, created_at)
-      SELECT id, clock_timestamp() + delay_ms * interval '1 ms', lane, queue, payload, headers, 0, '[]', clock_timestamp() FROM delayed)`;
-}
-
-function toWritten(messages: readonly Encoded[], { logged, ready, delayed }: Sorted, row: WriteResult): Written {
-  const lanes = new Set(ready.map(({ queue }) => queueLane(queue)));
   const groups = new Map<string, number>();
-  for (const { name, lane } of row.targets ?? []) {
+  for (const { name, lane } of targets) {
     groups.set(name, (groups.get(name) ?? 0) + 1);
     lanes.add(lane);
   }
-  let nextReady = 0;
-  let nextDelayed = 0;
+  let nextJob = 0;
   const results = messages.map((message) => {
-    if (message.kind === "job") return message.delayMs > 0 ? row.delayed_ids![nextDelayed++]! : row.ready_ids![nextReady++]!;
-    return message.job === null ? 0 : (groups.get(message.name) ?? 0);
+    if (message.kind === "job") return jobIds[nextJob++]!;
+    return message.reach === "broadcast" ? 0 : (groups.get(message.name) ?? 0);
   });
-  return { results, events: logged.length > 0, lanes: [...lanes], delayed: firstDue(delayed) };
-}
-
-function firstDue(jobs: readonly EncodedJob[]): Map<string, number> {
-  const due = new Map<string, number>();
-  for (const { queue, delayMs } of jobs) {
-    const lane = queueLane(queue);
-    due.set(lane, Math.min(delayMs, due.get(lane) ?? Infinity));
-  }
-  return due;
+  return { results, events: logged.length > 0, lanes: [...lanes], delayed };
 }

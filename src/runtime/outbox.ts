@@ -64,11 +64,11 @@ class GroupCommitOutbox implements RunningOutbox {
   }
 
   async emit(event: OutgoingEvent, reach: Reach, tx: Transaction | null = null): Promise<number> {
-    return (await this.#send(encodeEvent(event, reach, this.#options.nodeId), tx)) as number;
+    return (await this.#send(encodeEvent(event, reach), tx)) as number;
   }
 
   async enqueue(job: OutgoingJob, tx: Transaction | null = null): Promise<string> {
-    return (await this.#send(encodeJob(job, this.#options.nodeId), tx)) as string;
+    return (await this.#send(encodeJob(job), tx)) as string;
   }
 
   announce(lanes: readonly string[]): void {
@@ -92,7 +92,7 @@ class GroupCommitOutbox implements RunningOutbox {
     tx.afterCommit(() => {
       if (done.written !== undefined) this.#announce(done.written);
     });
-    done.written = await this.#writer.write(tx, [message]);
+    done.written = await this.#writer.writeIn(tx, [message]);
     return done.written.results[0]!;
   }
 
@@ -130,7 +130,7 @@ class GroupCommitOutbox implements RunningOutbox {
    */
   async #commit(batch: readonly Pending[]): Promise<void> {
     try {
-      const written = await this.#writer.write(this.#options.storage, batch.map(({ message }) => message));
+      const written = await this.#writer.write(batch.map(({ message }) => message));
       this.#announce(written);
       this.#release(batch);
       batch.forEach(({ resolve }, index) => resolve(written.results[index]!));

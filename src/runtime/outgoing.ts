@@ -1,27 +1,25 @@
 import { randomUUID } from "node:crypto";
 import type { MessageOrigin, OutgoingEvent, OutgoingJob, Reach } from "../contract/messaging.js";
 import { MeshError, MeshPayloadTooLargeError, MeshValidationError, toError } from "../errors.js";
-import { encodeRecord } from "./event-record.js";
-import { encodeJobHeaders } from "./job-headers.js";
+import type { EncodedOrigin } from "./job-headers.js";
 
-/** An event, ready to be written: serialised at the call, so that what the caller changes later does not matter. */
-export interface EncodedEvent {
-  readonly kind: "event";
-  readonly name: string;
-  /** For the broadcast log; null where the event goes to balanced groups only. */
-  readonly record: string | null;
-  /** For jobs; null where the event goes to broadcast handlers only. */
-  readonly job: { readonly payload: string; readonly headers: string } | null;
+/** A message, ready to be written: JSON already at the call, so that what the caller changes later does not matter. */
+interface EncodedMessage extends EncodedOrigin {
+  readonly payloadJson: string;
   readonly bytes: number;
 }
 
-export interface EncodedJob {
+export interface EncodedEvent extends EncodedMessage {
+  readonly kind: "event";
+  readonly id: string;
+  readonly name: string;
+  readonly reach: Reach;
+}
+
+export interface EncodedJob extends EncodedMessage {
   readonly kind: "job";
   readonly queue: string;
-  readonly payload: string;
-  readonly headers: string;
   readonly delayMs: number;
-  readonly bytes: number;
 }
 
 export type Encoded = EncodedEvent | EncodedJob;
@@ -33,30 +31,24 @@ const MAX_DELAY_MS = 100 * 365 * 86_400_000;
 /** What a message takes beside its payload and meta, about. */
 const ENVELOPE_BYTES = 300;
 
-export function encodeEvent(event: OutgoingEvent, reach: Reach, nodeId: string): EncodedEvent {
+export function encodeEvent(event: OutgoingEvent, reach: Reach): EncodedEvent {
   const name = checkName(event.name, "event");
-  const id = randomUUID();
-  const payload = serialize(event.payload, `payload of event "${name}"`);
-  const meta = serialize(event.meta, `meta of event "${name}"`);
-  return {
-    kind: "event",
-    name,
-    record: reach === "balanced" ? null : encodeRecord(id, name, payload.json, event.requestId, meta.json),
-    job: reach === "broadcast" ? null : { payload: payload.json, headers: headersOf(event, nodeId, id) },
-    bytes: payload.bytes + meta.bytes + ENVELOPE_BYTES,
-  };
+  const { payloadJson, requestIdJson, metaJson, bytes } = encode(event, event.payload, `of event "${name}"`);
+  return { kind: "event", id: randomUUID(), name, reach, payloadJson, requestIdJson, metaJson, bytes };
 }
 
-export function encodeJob(job: OutgoingJob, nodeId: string): EncodedJob {
+export function encodeJob(job: OutgoingJob): EncodedJob {
   const queue = checkName(job.queue, "queue");
-  const payload = serialize(job.payload, `payload for queue "${queue}"`);
-  const meta = serialize(job.meta, `meta for queue "${queue}"`);
-  const bytes = payload.bytes + meta.bytes + ENVELOPE_BYTES;
-  return { kind: "job", queue, payload: payload.json, headers: headersOf(job, nodeId), delayMs: checkDelay(job.delayMs ?? 0), bytes };
+  const delayMs = checkDelay(job.delayMs ?? 0);
+  return { kind: "job", queue, delayMs, ...encode(job, job.payload, `for queue "${queue}"`) };
 }
 
-function headersOf({ requestId, meta }: MessageOrigin, nodeId: string, id?: string): string {
-  return encodeJobHeaders({ ...(id === undefined ? {} : { id }), requestId, meta, nodeId });
+/** A request id is made a string whatever it is: one bad record would spoil its row for all. */
+function encode(origin: MessageOrigin, value: unknown, of: string): EncodedMessage {
+  const payload = serialize(value, `payload ${of}`);
+  const meta = serialize(origin.meta, `meta ${of}`);
+  const bytes = payload.bytes + meta.bytes + ENVELOPE_BYTES;
+  return { payloadJson: payload.json, requestIdJson: JSON.stringify(String(origin.requestId)), metaJson: meta.json, bytes };
 }
 
 /** Control characters and lone surrogates are what Postgres cannot store or an index would choke on. */

@@ -1,6 +1,7 @@
 import type { Storage } from "../contract/storage.js";
+import { endedClaimsSql } from "../storage/functions.js";
 import { OLDEST_TRANSACTION_SQL, type OpenTransaction } from "./old-transactions.js";
-import { endedClaimsSql, refArrays, RESERVED, type FailedJob, type JobRef } from "./queue.js";
+import { refArrays, RESERVED, type FailedJob, type JobRef } from "./queue.js";
 
 /** A claimed job whose lease has run out. */
 export interface ExpiredJob extends JobRef {

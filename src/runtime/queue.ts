@@ -1,4 +1,6 @@
 import type { QueryOptions, Statement, Storage } from "../contract/storage.js";
+import { sqlState } from "../storage/connection-errors.js";
+import { endedClaimsSql, heldSql, NOT_HELD } from "../storage/functions.js";
 
 /** How many jobs of one lane a claim may take. */
 export interface LaneQuota {
@@ -62,6 +64,7 @@ export class JobQueue {
   readonly #claims: string;
   readonly #deferred: string;
   readonly #deadLetters: string;
+  readonly #functions: { readonly claim: string; readonly complete: string; readonly beginJob: string };
 
   constructor(storage: Storage, nodeId: string, leaseMs: number) {
     this.#storage = storage;
@@ -72,33 +75,20 @@ export class JobQueue {
     this.#claims = storage.table("_chimpbase_mesh_claims");
     this.#deferred = storage.table("_chimpbase_mesh_deferred");
     this.#deadLetters = storage.table("_chimpbase_mesh_dead_letters");
+    this.#functions = {
+      claim: storage.table("_chimpbase_mesh_claim"),
+      complete: storage.table("_chimpbase_mesh_complete"),
+      beginJob: storage.table("_chimpbase_mesh_begin_job"),
+    };
   }
 
   /**
-   * Oldest ready jobs of each lane, in order: their rows in `ready` go, and one row says who holds them all. The picked rows
-   * are found again through arrays: a join would be planned on the guess that LIMIT takes a tenth of the table, and a plain
-   * IN may run its subquery again and lock more. The commit does not wait for the disk: a claim lost in a crash of Postgres
-   * only returns its jobs. `token` must be new at each call. `ended`: claims of which nothing is held any more.
+   * Oldest ready jobs of each lane, in order. `token` must be new at each call. `ended`: claims of which nothing is held any
+   * more.
    */
   async claim(quotas: readonly LaneQuota[], token: string, ended: readonly string[] = []): Promise<ClaimedJob[]> {
     const rows = await this.#storage.query<Omit<ClaimedJob, "token">>(
-      `WITH want AS MATERIALIZED (
-         SELECT w.lane, w.quota FROM unnest($1::text[], $2::int[]) AS w(lane, quota)
-         WHERE (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL),
-       picked AS MATERIALIZED (
-         SELECT ready.* FROM want CROSS JOIN LATERAL (
-           SELECT ctid AS place, id, fence FROM ${this.#ready} WHERE lane = want.lane
-           ORDER BY id LIMIT want.quota FOR UPDATE SKIP LOCKED) AS ready),
-       taken AS (DELETE FROM ${this.#ready} WHERE ctid = ANY (ARRAY(SELECT place FROM picked))),
-       claimed AS (
-         INSERT INTO ${this.#claims} (token, holder, lease_until, ids, fences)
-         SELECT $3::uuid, $4, clock_timestamp() + $5::float8 * interval '1 millisecond', array_agg(id), array_agg(fence)
-         FROM picked HAVING count(*) > 0),
-       ended AS (${endedClaimsSql(this.#claims, this.#jobs, "token = ANY ($6::uuid[])")})
-       SELECT id, fence, lane, queue, grp AS "group", event, payload, headers, attempt + 1 AS attempt, history,
-         floor(extract(epoch FROM created_at) * 1000)::float8 AS "createdAtMs",
-         (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS "claimedAtMs"
-       FROM ${this.#jobs} WHERE id = ANY (ARRAY(SELECT id FROM picked))`,
+      `SELECT * FROM ${this.#functions.claim}($1, $2, $3, $4, $5, $6)`,
       [quotas.map((want) => want.lane), quotas.map((want) => want.quota), token, this.#nodeId, this.#leaseMs, ended],
     );
     // What is read by an array has no order.
@@ -125,12 +115,7 @@ export class JobQueue {
 
   /** Returns the ids that were still ours, and are done now. */
   async complete(jobs: readonly JobRef[]): Promise<Set<string>> {
-    return idsOf(await this.#storage.query<{ id: string }>(
-      `DELETE FROM ${this.#jobs} AS j USING unnest($1::bigint[], $2::int[], $3::uuid[]) AS done(id, fence, token)
-       WHERE ${this.#isHeld("done")} RETURNING j.id`,
-      refArrays(jobs),
-      RESERVED,
-    ));
+    return idsOf(await this.#storage.query<{ id: string }>(`SELECT id FROM ${this.#functions.complete}($1, $2, $3)`, refArrays(jobs), RESERVED));
   }
 
   /** Moves each job to where its failure sends it. Returns the ids that were still ours. */
@@ -140,7 +125,7 @@ export class JobQueue {
          SELECT * FROM unnest($1::bigint[], $2::int[], $3::uuid[], $4::text[], $5::float8[], $6::text[], $7::text[])
            AS f(id, fence, token, new_lane, delay_ms, new_history, error)),
        gone AS (
-         DELETE FROM ${this.#jobs} AS j USING failed AS f WHERE ${this.#isHeld("f")}
+         DELETE FROM ${this.#jobs} AS j USING failed AS f WHERE ${heldSql("f", this.#claims)}
          RETURNING j.id, f.new_lane AS lane, j.queue, j.grp, j.event, j.payload, j.headers, j.attempt + 1 AS attempt, j.created_at,
            j.fence + 1 AS fence, f.delay_ms, f.new_history, f.error),
        later AS (
@@ -163,7 +148,7 @@ export class JobQueue {
       `WITH freed AS (
          UPDATE ${this.#jobs} AS j SET fence = j.fence + 1, attempt = j.attempt + r.counted
          FROM unnest($1::bigint[], $2::int[], $3::uuid[], $4::int[]) AS r(id, fence, token, counted)
-         WHERE ${this.#isHeld("r")} RETURNING j.lane, j.id, j.fence)
+         WHERE ${heldSql("r", this.#claims)} RETURNING j.lane, j.id, j.fence)
        INSERT INTO ${this.#ready} (lane, id, fence) SELECT lane, id, fence FROM freed`,
       [...refArrays(jobs), jobs.map((job) => (job.unstarted ? 0 : 1))],
       RESERVED,
@@ -199,34 +184,13 @@ export class JobQueue {
    * lives; the idle limit ends it, and brings the row back, where this process is frozen.
    */
   completing(job: JobRef): Statement {
-    return {
-      sql: `WITH done AS (
-          DELETE FROM ${this.#jobs} WHERE id = $1 AND fence = $2 AND EXISTS (SELECT FROM ${this.#claims} WHERE token = $3::uuid) RETURNING id)
-        SELECT set_config('idle_in_transaction_session_timeout', $4, true), 1 / (SELECT count(*) FROM done)`,
-      params: [job.id, job.fence, job.token, String(Math.ceil(this.#leaseMs))],
-    };
-  }
-
-  /** Condition on a row `j` of jobs: it is held as the row `ref` of references says. */
-  #isHeld(ref: string): string {
-    return `j.id = ${ref}.id AND j.fence = ${ref}.fence AND EXISTS (SELECT FROM ${this.#claims} AS c WHERE c.token = ${ref}.token)`;
+    return { sql: `SELECT ${this.#functions.beginJob}($1, $2, $3, $4)`, params: [job.id, job.fence, job.token, Math.ceil(this.#leaseMs)] };
   }
 }
 
-/**
- * Deletes those of the claims that `condition` names of which no job is left. That is looked up rather than believed: a
- * job whose claim has gone would never run again. Claims that others are at work on are left to them.
- */
-export function endedClaimsSql(claims: string, jobs: string, condition: string): string {
-  return `DELETE FROM ${claims} WHERE token = ANY (ARRAY(
-    SELECT token FROM ${claims} AS c WHERE ${condition} AND NOT EXISTS (
-      SELECT FROM unnest(c.ids, c.fences) AS held(id, fence) JOIN ${jobs} AS j ON j.id = held.id AND j.fence = held.fence)
-    FOR UPDATE SKIP LOCKED))`;
-}
-
-/** Whether `completing` failed because the job is not ours: it divides by the number of rows that it found. */
+/** Whether `completing` failed because the job is not ours. */
 export function isNotHeld(error: unknown): boolean {
-  return (error as { code?: unknown } | null)?.code === "22012";
+  return sqlState(error) === NOT_HELD;
 }
 
 /** Ids are 64-bit integers without leading zeros: the shorter is the smaller. */

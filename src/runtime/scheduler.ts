@@ -6,13 +6,13 @@ import type { Logger } from "../logger.js";
 import type { CronRegistration, CronTick } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
 import { now } from "../pipeline/deadline.js";
+import { queueLane } from "../storage/lanes.js";
 import { answered } from "./answer-limit.js";
 import { backOffMs } from "../back-off.js";
 import type { InternalRegistration } from "./consumers.js";
 import { CronTable, type FireResult } from "./cron-table.js";
 import { DatabaseClock } from "./database-clock.js";
 import { encodeJobHeaders } from "./job-headers.js";
-import { queueLane } from "./lanes.js";
 import type { WorkerEngine } from "./worker.js";
 
 export interface SchedulerOptions {
@@ -133,7 +133,7 @@ class CronScheduler implements Scheduler {
       queue: entry.queue,
       lane,
       payload: JSON.stringify(tick),
-      headers: encodeJobHeaders({ requestId: randomUUID(), meta: {}, nodeId: this.#options.nodeId }),
+      headers: encodeJobHeaders({ requestIdJson: JSON.stringify(randomUUID()), metaJson: "{}" }, this.#options.nodeId),
     });
     if (result === undefined) return this.#register(entry);
     this.#clock.set(result.nowMs, sentAt);

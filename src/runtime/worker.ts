@@ -53,6 +53,8 @@ export interface WorkerEngine {
   start(): void;
   /** Jobs may be waiting in these lanes. */
   wake(lanes: readonly string[]): void;
+  /** As `wake`, where other nodes are told the same. */
+  hear(lanes: readonly string[]): void;
   /** A job of this lane falls due in `delayMs`. */
   expect(lane: string, delayMs: number): void;
   /** Claims no more, and gives prefetched jobs back. */
@@ -142,6 +144,10 @@ class Engine implements WorkerEngine {
   wake(lanes: readonly string[]): void {
     // Not in the asynchronous context of whoever woke: the jobs that follow have nothing to do with it.
     this.#context.runInAsyncScope(() => this.#claimer.wake(lanes));
+  }
+
+  hear(lanes: readonly string[]): void {
+    this.#context.runInAsyncScope(() => this.#claimer.hear(lanes));
   }
 
   expect(lane: string, delayMs: number): void {

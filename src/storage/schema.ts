@@ -1,3 +1,5 @@
+import { functions } from "./functions.js";
+
 type TableName = (name: string) => string;
 
 /** One step of the schema. Steps are append-only: a released step never changes. */
@@ -23,6 +25,7 @@ const eventTables = (table: TableName): string[] => [
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     xid XID8 NOT NULL DEFAULT pg_current_xact_id(),
     node_id TEXT NOT NULL,
+    names TEXT[],
     events TEXT NOT NULL,
     created_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())`,
   `ALTER TABLE ${table("_chimpbase_mesh_events")} ALTER COLUMN events SET STORAGE EXTERNAL`,
@@ -132,14 +135,15 @@ const apiKeyTables = (table: TableName): string[] => [
  *   event. A claim deletes these narrow rows in place of changing the wide ones, whose indexes it would have to write.
  * - `claims`: one row for all jobs of a claim, with their lease. A job is in `ready`, or in a claim with its fence.
  * - `deferred`: delayed jobs and retries, moved to `jobs` when due, so that the claim's index holds only what can run.
- * - `events`: the broadcast log, one row a commit. `xid` orders catch-up: sequence order is not commit order. Not compressed:
- *   that took four fifths of the time of a write, and every reader unpacks it again.
+ * - `events`: the broadcast log, one row a commit. `xid` orders catch-up: sequence order is not commit order. `names` are those
+ *   of its events, so that no node reads what it has no handler for; null: not known. Not compressed: that took four fifths
+ *   of the time of a write, and every reader unpacks it again.
  */
 export const MIGRATIONS: readonly Migration[] = [
   {
     id: 1,
     name: "base",
     statements: (table) =>
-      [registryTables, eventTables, jobTables, deferredTables, deadLetterTables, cronTables, apiKeyTables].flatMap((tables) => tables(table)),
+      [registryTables, eventTables, jobTables, deferredTables, deadLetterTables, cronTables, apiKeyTables, functions].flatMap((parts) => parts(table)),
   },
 ];

@@ -111,6 +111,17 @@ test("without any notification events arrive by polling", async () => {
   await until(() => b.bus.live);
 });
 
+test("what comes unannounced shows that LISTEN is deaf, also where nobody here wants it", async () => {
+  const b = await nodes.add({ retentionMs: 2_000 });
+  const received = collect(b, "wanted");
+  const insert = "INSERT INTO _chimpbase_mesh_events (node_id, names, events) VALUES ('elsewhere', '{unwanted}', $1)";
+  await until(async () => {
+    await b.storage.query(insert, [rowOf("unwanted", 1)]);
+    return !b.bus.live;
+  });
+  assert.deepEqual(received, []);
+});
+
 test("a transaction that commits late is delivered, and holds nobody else back", async () => {
   const [a, b] = [await nodes.add(), await nodes.add()];
   const received = collect(b, "e");

@@ -64,6 +64,37 @@ test("events from before start do not arrive, those after it do", async () => {
   assert.deepEqual(payloads(received), ["new"]);
 });
 
+test("a node reads of the log the rows that it has handlers for, by name or by pattern, and no others", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const query = b.storage.query.bind(b.storage);
+  const read: string[] = [];
+  const spied = async (...args: Parameters<typeof query>): Promise<{ events?: unknown }[]> => {
+    const rows = await query<{ events?: unknown }>(...args);
+    for (const { events } of rows) if (typeof events === "string") read.push(events);
+    return rows;
+  };
+  const received = ["exact", "some.*", "**.end"].map((pattern) => collect(b, pattern));
+  const ready = collect(b, "ready");
+  // Once a read has begun with all of them, none is new to it.
+  for (const count of [1, 2]) {
+    await a.outbox.emit(event("ready"), "broadcast");
+    await until(() => ready.length === count);
+  }
+  Object.assign(b.storage, { query: spied });
+  for (const name of ["other", "exact", "exact.not", "some.one", "some.one.else", "the.end", "endless"]) await a.outbox.emit(event(name, "x".repeat(5_000)), "broadcast");
+  await until(() => received.every((events) => events.length === 1));
+  await a.outbox.emit(event("exact", "last"), "broadcast");
+  await until(() => received[0]!.length === 2);
+  assert.deepEqual(read.map((row) => (JSON.parse(row) as [string, string][]).map(([, name]) => name).join()), ["exact", "some.one", "the.end", "exact"]);
+});
+
+test("a row whose names are not known comes to every node", async () => {
+  const node = await nodes.add();
+  const received = collect(node, "by.hand");
+  await node.storage.query("INSERT INTO _chimpbase_mesh_events (node_id, events) VALUES ('x', $1)", ['[["1","by.hand",1,"r",{}]]']);
+  await until(() => received.length === 1);
+});
+
 test("a subscription can be made and ended while the bus runs", async () => {
   const node = await nodes.add();
   const all = collect(node, "**");
@@ -221,6 +252,6 @@ test("options and subscriptions that cannot work are refused by name", async () 
   const { storage, nodeId, bus } = await nodes.add({ start: false });
   const log = { debug() {}, info() {}, warn() {}, error() {}, child() { return log; } };
   assert.throws(() => new PostgresListenEventBus({ storage, nodeId, log, retentionMs: -1 }), /retentionMs.*-1/);
-  assert.throws(() => bus.subscribe("", () => undefined), MeshConfigurationError);
+  for (const pattern of ["", "a\u0000b", "\ud800", "x".repeat(256)]) assert.throws(() => bus.subscribe(pattern, () => undefined), MeshConfigurationError);
   assert.throws(() => bus.subscribe("a", () => undefined, { concurrency: 0 }), /concurrency.*"a".*0/);
 });

@@ -4,7 +4,7 @@ import type { OutgoingJob } from "#mesh/contract/messaging.js";
 import { MeshOverloadedError, MeshPayloadTooLargeError, MeshValidationError } from "#mesh/errors.js";
 import { patternToRegex } from "#mesh/runtime/event-pattern.js";
 import { decodeJobHeaders } from "#mesh/runtime/job-headers.js";
-import { balancedQueue, groupLane, queueLane } from "#mesh/runtime/lanes.js";
+import { balancedQueue, groupLane, queueLane } from "#mesh/storage/lanes.js";
 import { until } from "../support/wait.js";
 import { BusNodes, collect, event, payloads, type BusNode } from "./bus-nodes.js";
 
@@ -67,6 +67,33 @@ test("a balanced event is one job for each group, in the lane of the first patte
   const { id } = paid[0]![1];
   assert.match(id!, /^[0-9a-f-]{36}$/);
   for (const each of paid) assert.deepEqual(each, [{ total: 3 }, { id, requestId: "r-1", meta: { tenant: "x" }, nodeId: node.nodeId }]);
+});
+
+test("a group that comes for an event which none took before gets it from the first commit on", async () => {
+  assert.equal(await node.outbox.emit(event("later", 0), "all"), 0);
+  assert.equal(await node.outbox.emit(event("later", 1), "all"), 0);
+  await rememberGroup("g", "later");
+  const results = await Promise.all([
+    node.outbox.emit(event("later", 2), "all"),
+    node.outbox.emit(event("never", 3), "all"),
+    node.outbox.enqueue(job("q", 4)),
+    node.outbox.emit(event("later", 5), "balanced"),
+    node.outbox.emit(event("later", 6), "broadcast"),
+  ]);
+  const ids = (await jobs()).map(({ id }) => id);
+  assert.deepEqual(results, [1, 0, results[2], 1, 0]);
+  assert.ok(ids.includes(results[2] as string));
+  assert.deepEqual((await jobs()).map(({ payload }) => payload).sort(), ["2", "4", "5"]);
+  assert.equal(await node.outbox.emit(event("later", 7), "all"), 1);
+  assert.equal(await node.outbox.emit(event("never", 8), "all"), 0);
+});
+
+test("in a transaction, too, a group gets an event which none took before", async () => {
+  assert.equal(await node.outbox.emit(event("later"), "all"), 0);
+  await rememberGroup("g", "la*er");
+  await rememberGroup("g", "*");
+  await node.storage.transaction(async (tx) => assert.equal(await node.outbox.emit(event("later"), "all", tx), 1));
+  assert.equal(await count("_chimpbase_mesh_jobs"), 1);
 });
 
 test("reach decides who gets an event", async () => {

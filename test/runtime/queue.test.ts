@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { after, afterEach, before, describe, it } from "node:test";
 import { isNotHeld, JobQueue, type JobRef, type LaneQuota } from "#mesh/runtime/queue.js";
-import type { Transaction } from "#mesh/contract/storage.js";
+import type { Storage, Transaction } from "#mesh/contract/storage.js";
 import { QueueUpkeep } from "#mesh/runtime/queue-upkeep.js";
-import { queueLane } from "#mesh/runtime/lanes.js";
+import { queueLane } from "#mesh/storage/lanes.js";
 import { Cluster } from "./worker-nodes.js";
 
 const LANE = queueLane("q");
@@ -31,6 +31,27 @@ describe("queue statements", () => {
     const claimed = await claim({ lane: LANE, quota: 10 }, { lane: queueLane("p"), quota: 1 }, { lane: queueLane("none"), quota: 5 });
     assert.deepEqual(claimed.map((job) => job.id), [...ids.slice(0, 10), ids[12]]);
     assert.ok(claimed.every((job) => job.attempt === 1));
+  });
+
+  it("looks jobs up by index, also where the tables were empty when Postgres made its plans", async () => {
+    const read = `SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int AS n FROM pg_stat_xact_user_tables
+      WHERE relname = ANY ('{_chimpbase_mesh_jobs,_chimpbase_mesh_ready,_chimpbase_mesh_claims}')`;
+    await cluster.storage.query("VACUUM ANALYZE _chimpbase_mesh_jobs, _chimpbase_mesh_ready, _chimpbase_mesh_claims");
+    await cluster.storage.transaction(async (tx) => {
+      const alone = new JobQueue({ ...cluster.storage, table: (name: string) => name, query: tx.query.bind(tx) } as unknown as Storage, "node", 30_000);
+      const [start, rest] = [randomUUID(), randomUUID()];
+      const rowsRead = async (): Promise<number> => (await tx.query<{ n: number }>(read))[0]!.n;
+      assert.equal((await alone.claim([{ lane: LANE, quota: 10 }], start, [start])).length, 0);
+      assert.equal((await alone.complete([{ id: "1", fence: 0, token: start }])).size, 0);
+      await tx.query("INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, payload, headers) SELECT n, $1, 'q', '', '{}' FROM generate_series(1, 5000) AS n", [LANE]);
+      await tx.query("INSERT INTO _chimpbase_mesh_ready (lane, id) SELECT lane, id FROM _chimpbase_mesh_jobs");
+      const before = await rowsRead();
+      const claimed = await alone.claim([{ lane: LANE, quota: 10 }], rest);
+      assert.equal((await alone.complete(claimed)).size, 10);
+      assert.equal((await alone.claim([{ lane: LANE, quota: 1 }], randomUUID(), [rest])).length, 1);
+      const rows = (await rowsRead()) - before;
+      assert.ok(rows < 200, `${rows} rows were read for 11 jobs of 5000`);
+    });
   });
 
   it("two claims at once share the jobs, none twice", async () => {

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { HistoryEntry } from "#mesh/runtime/job-failure.js";
 import { soloLane } from "#mesh/runtime/lane.js";
-import { queueLane } from "#mesh/runtime/lanes.js";
+import { queueLane } from "#mesh/storage/lanes.js";
 import type { Scope } from "#mesh/contract/registration.js";
 import { until } from "../support/wait.js";
 import { Cluster, Gate, sleep, worker } from "./worker-nodes.js";

@@ -6,7 +6,7 @@ import type { Storage } from "#mesh/contract/storage.js";
 import { createLogger, type Logger } from "#mesh/logger.js";
 import { Cancellation } from "#mesh/pipeline/cancellation.js";
 import { encodeJobHeaders } from "#mesh/runtime/job-headers.js";
-import { groupLane, queueLane } from "#mesh/runtime/lanes.js";
+import { groupLane, queueLane } from "#mesh/storage/lanes.js";
 import { createWorkerEngine, type WorkerDefaults, type WorkerEngine } from "#mesh/runtime/worker.js";
 import { openPostgres } from "#mesh/storage/postgres.js";
 import { createDatabase, type TestDatabase } from "../support/database.js";
@@ -139,7 +139,7 @@ export class Cluster {
 }
 
 export const EVENT_ID = "11111111-2222-4333-8444-555555555555";
-const HEADERS = encodeJobHeaders({ id: EVENT_ID, requestId: "request-1", meta: { tenant: "acme" }, nodeId: "emitter" });
+const HEADERS = encodeJobHeaders({ requestIdJson: '"request-1"', metaJson: '{"tenant":"acme"}' }, "emitter", EVENT_ID);
 
 export function worker(queue: string, handler: Handler, options: WorkerOptions = {}): WorkerRegistration {
   return { kind: "worker", queue, options, handler: (ctx, payload) => handler((ctx as ScopedContext).scope, payload) };

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { MeshError, MeshValidationError } from "@chimpbase/mesh";
 import type { HistoryEntry } from "#mesh/runtime/job-failure.js";
-import { queueLane } from "#mesh/runtime/lanes.js";
+import { queueLane } from "#mesh/storage/lanes.js";
 import { until } from "../support/wait.js";
 import { Cluster, balanced, worker } from "./worker-nodes.js";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, afterEach, describe, it } from "node:test";
 import type { Scope } from "#mesh/contract/registration.js";
-import { groupLane, queueLane } from "#mesh/runtime/lanes.js";
+import { groupLane, queueLane } from "#mesh/storage/lanes.js";
 import { MeshConfigurationError } from "@chimpbase/mesh";
 import { until } from "../support/wait.js";
 import { balanced, Cluster, EVENT_ID, Gate, sleep, worker } from "./worker-nodes.js";
@@ -59,6 +59,28 @@ describe("worker engine", () => {
     }
     // The wait itself polls every 5 ms; the bound leaves room for a busy machine.
     assert.ok(delays.sort((a, b) => a - b)[10]! < 100, `median ${delays[10]} ms`);
+  });
+
+  it("lets other nodes go first after it came too late for what all are told, and takes what they leave", async () => {
+    const { engine, storage } = await cluster.node({ pollIntervalMs: 60_000 });
+    let claims = 0;
+    const query = storage.query.bind(storage);
+    Object.assign(storage, { query: (...args: Parameters<typeof query>) => ((claims += args[0].includes("_mesh_claim\"(") ? 1 : 0), query(...args)) });
+    let done = 0;
+    await engine.attach([worker("told", () => void done++)]);
+    engine.start();
+    const started = performance.now();
+    let told = 0;
+    for (; performance.now() - started < 400; told++) {
+      engine.hear([queueLane("told")]);
+      await sleep(1);
+    }
+    const elapsed = performance.now() - started;
+    assert.ok(claims <= 10 + elapsed / 8, `${claims} claims in vain after ${told} wake-ups in ${elapsed} ms`);
+    await cluster.enqueue("told", [1, 2]);
+    engine.hear([queueLane("told")]);
+    // The next look comes after 3.75 s.
+    await until(() => done === 2, { timeoutMs: 1_500 });
   });
 
   it("finds jobs without a wake-up within the poll interval", async () => {

@@ -4,7 +4,7 @@ import { chimpbaseAuth, chimpbaseMesh, createHost, cron, onStart, service, subsc
 import type { Context, Host, MeshOptions, Registration } from "@chimpbase/mesh";
 import pg from "pg";
 import { createLogger } from "#mesh/logger.js";
-import { EventLog } from "#mesh/runtime/event-log.js";
+import { EVERYTHING, EventLog } from "#mesh/runtime/event-log.js";
 import { openPostgres } from "#mesh/storage/postgres.js";
 import { createDatabase, createEmptyDatabase } from "../support/database.js";
 import { applyLeastPrivilege, sqlOfPage, type LeastPrivilege } from "../support/roles.js";
@@ -122,7 +122,7 @@ test("the role of the page takes over the jobs of a dead node, sweeps old rows, 
   assert.deepEqual(revoked, [{ revoked: true }, 1]);
   await until(async () => left.length === 1 && (await count(adminUrl, "_chimpbase_mesh_dead_letters")) === 1);
   const storage = await openPostgres({ url: roles.url, log: createLogger({ level: "silent" }) });
-  const log = new EventLog(storage);
+  const log = new EventLog(storage, () => EVERYTHING);
   await log.collect(1_000, await log.collect(1_000, null));
   await storage.close();
   assert.equal(await count(adminUrl, "_chimpbase_mesh_events WHERE node_id = 'old'"), 0);
@@ -166,9 +166,10 @@ test("the role of the page can neither create, drop, truncate nor alter, and rea
   }
 });
 
-test("the page names every table, and no other", async (t) => {
+test("the page names every table, sequence and function, and no other", async (t) => {
   const { adminUrl } = await setting(t, true);
   const granted = new Set((await sqlOfPage())[1]!.match(/_chimpbase_mesh_\w+/g));
-  const tables = await query<{ name: string }>(adminUrl, "SELECT relname AS name FROM pg_class WHERE relkind IN ('r', 'S') AND relname LIKE '\\_chimpbase%' AND relname NOT LIKE '%\\_id\\_seq'");
+  const tables = await query<{ name: string }>(adminUrl, `SELECT relname AS name FROM pg_class WHERE relkind IN ('r', 'S') AND relname LIKE '\\_chimpbase%' AND relname NOT LIKE '%\\_id\\_seq'
+    UNION SELECT proname FROM pg_proc WHERE proname LIKE '\\_chimpbase%'`);
   assert.deepEqual([...granted].sort(), tables.map(({ name }) => name).sort());
 });

@@ -8,7 +8,7 @@ import * as v from "valibot";
 import { z } from "zod";
 import { parseMetadata } from "#mesh/mesh/metadata.js";
 import { createErrorReviver } from "#mesh/mesh/error-revival.js";
-import { groupLane } from "#mesh/runtime/lanes.js";
+import { groupLane } from "#mesh/storage/lanes.js";
 import { post } from "../mesh/rpc-fixture.js";
 import { MeshFixture } from "../mesh/mesh-fixture.js";
 import { until } from "../support/wait.js";
