@@ -28,6 +28,8 @@ export const moleculerTcp = peer("Moleculer TCP", "moleculer.mjs", "tcp");
 export const httpFloor: System = { ...peer("node:http, undici", "http.mjs"), part: "shown" };
 export const functionFloor: System = { ...bareNode, name: "plain async function" };
 export const sqlFloor: System = { ...peer("raw SQL, 500 a batch", "postgres.mjs"), part: "shown" };
+export const transactionFloor: System = { ...sqlFloor, name: "raw SQL, one round trip a job" };
+export const lineFloor: System = { ...peer("JSON lines on a socket", "lines.mjs"), part: "shown" };
 export const notifyFloor: System = { ...peer("pg_notify, 50 packed", "postgres.mjs"), part: "shown" };
 
 function peer(name: string, file: string, variant?: string): System {

@@ -2,11 +2,15 @@ import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promi
 import pg from "pg";
 
 const BATCH = 500;
+const TRANSACTIONS = 24;
 const PACKED = 50;
 
-/** The floor of queues: claims of 500 rows, handled, then deleted, the next claim under way meanwhile. */
-export async function queue({ databaseUrl }) {
-  const pool = new pg.Pool({ connectionString: databaseUrl, max: 4 });
+/**
+ * The floor of queues: claims of 500 rows, handled, then deleted, the next claim under way meanwhile. With effects, each row has a transaction
+ * of its own that deletes it and writes the effect, all in one round trip.
+ */
+export async function queue({ databaseUrl, effects }) {
+  const pool = new pg.Pool({ connectionString: databaseUrl, max: effects ? TRANSACTIONS + 2 : 4 });
   await pool.query("CREATE TABLE IF NOT EXISTS raw_jobs (id BIGSERIAL PRIMARY KEY, payload JSON NOT NULL, claimed BOOLEAN NOT NULL DEFAULT false)");
   const claim = async () => {
     const { rows } = await pool.query(
@@ -15,6 +19,15 @@ export async function queue({ databaseUrl }) {
     );
     return rows;
   };
+  const complete = (rows, handler) => {
+    for (const { payload } of rows) handler(payload);
+    return pool.query("DELETE FROM raw_jobs WHERE id = ANY($1)", [rows.map(({ id }) => id)]);
+  };
+  const completeEach = (rows, handler) =>
+    Promise.all(rows.map(async ({ id, payload }) => {
+      await pool.query(`BEGIN; DELETE FROM raw_jobs WHERE id = ${Number(id)}; INSERT INTO effects (i) VALUES (${Number(payload.i)}); COMMIT`);
+      handler(payload);
+    }));
   return {
     load: (from, to) => pool.query("INSERT INTO raw_jobs (payload) SELECT json_build_object('i', i) FROM generate_series($1::int, $2::int) i", [from, to]),
     async consume(handler) {
@@ -22,9 +35,8 @@ export async function queue({ databaseUrl }) {
       const worker = async () => {
         while (open) {
           const rows = await claim();
-          for (const { payload } of rows) handler(payload);
           if (rows.length === 0) await sleep(10);
-          else await pool.query("DELETE FROM raw_jobs WHERE id = ANY($1)", [rows.map(({ id }) => id)]);
+          else await (effects ? completeEach : complete)(rows, handler);
         }
       };
       const workers = [worker(), worker()];

@@ -86,22 +86,22 @@ export async function bus(setup: Setup): Promise<Running> {
   };
 }
 
-/** Transactions that write a row and emit, `concurrency` at a time; with `notify`, each also notifies before it commits. */
+/** Transactions that write a row, `concurrency` at a time; with `emit` each emits, and with `notify` also notifies before it commits. */
 export async function outbox(setup: Setup): Promise<Running> {
   const consumer = await startNode(setup, [new WorkService(() => undefined)]);
   await consumer.host.stop();
   const { host, ctx } = await startNode(setup, [BystanderService]);
-  const transaction = (i: number, notify: boolean): Promise<void> =>
+  const transaction = (i: number, emit: boolean, notify: boolean): Promise<void> =>
     ctx.transaction(async (tx) => {
       await tx.db.query("INSERT INTO effects (i) VALUES (?1)", [i]);
-      await tx.mesh.emit("bench.work", { i }, { balanced: true });
+      if (emit) await tx.mesh.emit("bench.work", { i }, { balanced: true });
       if (notify) await tx.db.query("SELECT pg_notify('bench_outbox', '')");
     });
   return {
     special: {
-      async transactions({ from, to, concurrency, notify }) {
+      async transactions({ from, to, concurrency, emit, notify }) {
         const started = performance.now();
-        await each(from!, to!, concurrency!, (i) => transaction(i, notify === 1));
+        await each(from!, to!, concurrency!, (i) => transaction(i, emit === 1, notify === 1));
         return { ms: performance.now() - started };
       },
     },

@@ -24,7 +24,7 @@ export const broadcast: Scenario = {
         await Promise.all(team.programs.slice(1).map((program) => program.run("open")));
         await team.programs[0]!.run("ready", { receivers });
       };
-      const count = bench.sizes.quick ? 5_000 : 50_000;
+      const count = bench.sizes.quick ? 5_000 : receivers === 1 ? 200_000 : 100_000;
       const figures = await bench.interleave(teams, async (team, round) => {
         await open(team);
         if (round === 0) await throughput(team, 1, count / 5);
@@ -66,15 +66,16 @@ async function latency(bench: Bench, teams: readonly Team[]): Promise<Row[]> {
   ];
 }
 
+const OUTBOX = { ours: { emit: 1, notify: 0 }, peer: { emit: 1, notify: 1 }, shown: { emit: 0, notify: 0 } };
+
 export const outbox: Scenario = {
   name: "outbox",
   about: "transactions on 8 connections that write a row and emit, against the same with NOTIFY inside each transaction",
   async run(bench) {
     const count = bench.sizes.quick ? 1_000 : 10_000;
-    const teams = await bench.teams([mesh, { ...mesh, name: "mesh, NOTIFY inside", part: "peer" }], ["outbox"], { effects: true });
+    const teams = await bench.teams([mesh, { ...mesh, name: "mesh, NOTIFY inside", part: "peer" }, { ...mesh, name: "the row alone", part: "shown" }], ["outbox"], { effects: true });
     const figures = await bench.interleave(teams, async ({ system, databaseUrl, programs: [program] }, round) => {
-      const notify = system.part === "ours" ? 0 : 1;
-      const { ms } = await program!.run<{ ms: number }>("transactions", { from: round * count + 1, to: (round + 1) * count, concurrency: 8, notify });
+      const { ms } = await program!.run<{ ms: number }>("transactions", { from: round * count + 1, to: (round + 1) * count, concurrency: 8, ...OUTBOX[system.part] });
       const [written] = await bench.postgres.query<{ rows: number }>(databaseUrl, "SELECT count(DISTINCT i)::int AS rows FROM effects");
       if (written!.rows !== (round + 1) * count) throw new Error(`${written!.rows} rows of ${(round + 1) * count} transactions`);
       return (count / ms) * 1_000;

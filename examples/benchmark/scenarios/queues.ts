@@ -1,7 +1,7 @@
 import type { Bench, Team } from "../bed.js";
 import type { Drained } from "../inbox.js";
 import type { Row, Scenario } from "../scenario.js";
-import { graphileWorker, mesh, moleculerChannels, pgBoss, sqlFloor } from "../systems.js";
+import { graphileWorker, mesh, moleculerChannels, pgBoss, sqlFloor, transactionFloor } from "../systems.js";
 import { resultsOf } from "./calls.js";
 
 const DRAIN_LIMIT_MS = 240_000;
@@ -43,7 +43,7 @@ export const exactlyOnce: Scenario = {
   about: "waiting jobs whose handler inserts one row, in one transaction with the job's completion",
   async run(bench) {
     const count = bench.sizes.quick ? 1_000 : 10_000;
-    const teams = await bench.teams([mesh, pgBoss, { ...graphileWorker, name: "graphile-worker, own transaction" }], ["queue"], { effects: true });
+    const teams = await bench.teams([mesh, pgBoss, { ...graphileWorker, name: "graphile-worker, own transaction" }, transactionFloor], ["queue"], { effects: true });
     const figures = await bench.interleave(teams, async (team, round) => {
       const drain = await loadAndDrain(bench, team, round, count);
       await checkEffects(bench, team, (round + 1) * count);
