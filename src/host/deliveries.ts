@@ -1,5 +1,7 @@
 import type { BroadcastRegistration, Dispatcher, LiveRegistration, SubscriptionRegistration } from "../contract/registration.js";
 import type { EventBus, IncomingEvent } from "../contract/messaging.js";
+import { InFlight, Run } from "../pipeline/in-flight.js";
+import { isThenable } from "../pipeline/thenable.js";
 import type { WorkerEngine } from "../runtime/worker.js";
 
 type Detach = () => Promise<void>;
@@ -56,11 +58,19 @@ export class EventDeliveries {
 
   #subscribe({ pattern, target, concurrency }: BroadcastRegistration): Detach {
     const { bus, dispatcher } = this.#options;
-    const underWay = new Set<Promise<unknown>>();
-    const handle = (event: IncomingEvent): Promise<unknown> => {
-      const run = dispatchEvent(dispatcher, target, event);
+    const underWay = new InFlight();
+    const ended = async (result: PromiseLike<unknown>): Promise<unknown> => {
+      const run = new Run(pattern);
       underWay.add(run);
-      return run.finally(() => underWay.delete(run));
+      try {
+        return await result;
+      } finally {
+        underWay.remove(run);
+      }
+    };
+    const handle = (event: IncomingEvent): unknown => {
+      const result = runEvent(dispatcher, target, event);
+      return isThenable(result) ? ended(result) : result;
     };
     const whenOpen = async (event: IncomingEvent): Promise<unknown> => ((await this.#opened) && this.#state === "open" ? handle(event) : undefined);
 
@@ -70,12 +80,12 @@ export class EventDeliveries {
     return async () => {
       this.#unsubscriptions.delete(unsubscribe);
       unsubscribe();
-      await Promise.allSettled(underWay);
+      await underWay.idle();
     };
   }
 }
 
-function dispatchEvent(dispatcher: Dispatcher, target: BroadcastRegistration["target"], event: IncomingEvent): Promise<unknown> {
+function runEvent(dispatcher: Dispatcher, target: BroadcastRegistration["target"], event: IncomingEvent): unknown {
   const { id, name, emittedAtMs, nodeId, requestId, meta } = event;
   const scope = dispatcher.rootScope({
     requestId,
@@ -83,7 +93,7 @@ function dispatchEvent(dispatcher: Dispatcher, target: BroadcastRegistration["ta
     caller: { nodeId, action: null },
     event: { id, name, attempt: 1, balanced: false, emittedAtMs, nodeId },
   });
-  return dispatcher.dispatch(target, event.payload, scope);
+  return dispatcher.run(target, event.payload, scope);
 }
 
 /** A subscription as the broadcast delivery that it is. */

@@ -12,8 +12,9 @@ const RESERVED = "__chimpbase.";
 export async function emitEvent(outbox: Outbox, ctx: ScopedContext, event: string, payload: unknown, options: EmitOptions = {}): Promise<void> {
   checkEventName(event);
   checkOptions(options);
-  const { requestId, meta } = ctx.scope;
-  const groups = await outbox.emit({ name: event, payload, requestId, meta }, reachOf(options), await ctx.session.joinTransaction());
+  const { requestId, meta, session } = ctx.scope;
+  const tx = session === undefined ? null : await session.joinTransaction();
+  const groups = await outbox.emit({ name: event, payload, requestId, meta }, reachOf(options), tx);
   if (options.balanced === true && groups === 0) throw new MeshNoConsumerError(event);
 }
 

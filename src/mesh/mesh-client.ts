@@ -29,8 +29,13 @@ export class ContextMesh implements MeshClient {
     return clientFactory(this);
   }
 
-  async emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
-    return emitEvent(this.#node.running().env.outbox, this.#ctx, event, payload, options);
+  emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
+    // Not async, as `call` of `HostMeshClient`.
+    try {
+      return emitEvent(this.#node.running().env.outbox, this.#ctx, event, payload, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   nodeId(): string {
@@ -68,8 +73,12 @@ export class HostMeshClient implements HostMesh {
     return clientFactory(this);
   }
 
-  async emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
-    return this.#client().emit(event, payload, options);
+  emit(event: string, payload: unknown, options?: EmitOptions): Promise<void> {
+    try {
+      return this.#client().emit(event, payload, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   nodeId(): string {

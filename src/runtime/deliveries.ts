@@ -1,6 +1,7 @@
 import type { Logger } from "../logger.js";
 import type { IncomingEvent, SubscribeOptions } from "../contract/messaging.js";
 import { MeshConfigurationError } from "../errors.js";
+import { InFlight, type Run } from "../pipeline/in-flight.js";
 import { EVERYTHING, type Interest } from "./event-log.js";
 import { patternToRegex } from "./event-pattern.js";
 import { copies } from "./event-record.js";
@@ -25,7 +26,7 @@ export class Deliveries implements SubscriptionOwner {
   readonly #subscriptions = new Set<Subscription>();
   /** By event name, as found before. */
   readonly #matching = new Map<string, readonly Subscription[]>();
-  readonly #handling = new Set<IncomingEvent>();
+  readonly #handling = new InFlight();
   readonly #wanted = new Set<string>();
   #interest: Interest = { names: [], regex: null };
   #newlyFull: Subscription[] = [];
@@ -76,7 +77,7 @@ export class Deliveries implements SubscriptionOwner {
 
   /** Names of the events whose handlers run now. */
   inFlight(): readonly string[] {
-    return Array.from(this.#handling, (event) => event.name);
+    return this.#handling.oldest(Infinity).map(({ name }) => name);
   }
 
   /** Ends all subscriptions. Handlers under way run on. */
@@ -84,12 +85,12 @@ export class Deliveries implements SubscriptionOwner {
     for (const subscription of this.#subscriptions) subscription.end();
   }
 
-  onBegin(event: IncomingEvent): void {
-    this.#handling.add(event);
+  onBegin(run: Run): void {
+    this.#handling.add(run);
   }
 
-  onEnd(event: IncomingEvent): void {
-    this.#handling.delete(event);
+  onEnd(run: Run): void {
+    this.#handling.remove(run);
   }
 
   onFailure({ pattern }: Subscription, event: IncomingEvent, error: unknown): void {

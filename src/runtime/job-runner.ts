@@ -6,6 +6,7 @@ import type { Dispatcher, Scope } from "../contract/registration.js";
 import type { Storage } from "../contract/storage.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { now } from "../pipeline/deadline.js";
+import { isThenable } from "../pipeline/thenable.js";
 import { backOffMs } from "../back-off.js";
 import { retryRules, type Consumer } from "./consumers.js";
 import type { HeldJob } from "./held-job.js";
@@ -63,7 +64,8 @@ export class JobRunner {
     // The payload is parsed for each handler anew: none sees what another did to it.
     for (const consumer of job.consumers) {
       if (job.surrendered) throw leaseLost(job.claimed.id);
-      await this.#options.dispatcher.dispatch(consumer.target, decodePayload(job), this.#withSession(job, consumer, scope));
+      const result = this.#options.dispatcher.run(consumer.target, decodePayload(job), this.#withSession(job, consumer, scope));
+      if (isThenable(result)) await result;
     }
   }
 

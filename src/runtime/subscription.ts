@@ -1,5 +1,7 @@
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import type { IncomingEvent } from "../contract/messaging.js";
+import { Run } from "../pipeline/in-flight.js";
+import { isThenable } from "../pipeline/thenable.js";
 import { compilePattern } from "./event-pattern.js";
 import { Fifo } from "./fifo.js";
 
@@ -7,8 +9,8 @@ export type BroadcastHandler = (event: IncomingEvent) => unknown;
 
 /** What a subscription tells its owner. None of it may throw. */
 export interface SubscriptionOwner {
-  onBegin(event: IncomingEvent): void;
-  onEnd(event: IncomingEvent): void;
+  onBegin(run: Run): void;
+  onEnd(run: Run): void;
   onFailure(subscription: Subscription, event: IncomingEvent, error: unknown): void;
   /** The backlog is full: the subscription should get nothing more, or memory grows. */
   onFull(subscription: Subscription): void;
@@ -91,7 +93,8 @@ export class Subscription {
     await null;
     let turn = performance.now();
     for (let count = 1, delivery = lane.waiting.shift(); delivery !== undefined; count++, delivery = lane.waiting.shift()) {
-      await this.#handle(delivery.event);
+      const running = this.#handle(delivery.event);
+      if (running !== undefined) await running;
       this.#release(delivery.bytes);
       if (count % DELIVERIES_A_LOOK !== 0 || performance.now() - turn < TURN_MS) continue;
       await eventLoopTurn();
@@ -100,15 +103,27 @@ export class Subscription {
     if (--lane.running === 0) this.#lanes.delete(nodeId);
   }
 
-  async #handle(event: IncomingEvent): Promise<void> {
-    this.#owner.onBegin(event);
+  /** A promise, which never rejects, only where the handler gives one. */
+  #handle(event: IncomingEvent): Promise<void> | undefined {
+    const run = new Run(event.name);
+    this.#owner.onBegin(run);
     try {
-      await this.#handler(event);
+      const result = this.#handler(event);
+      if (isThenable(result)) return this.#settle(result, event, run);
     } catch (error) {
       this.#owner.onFailure(this, event, error);
-    } finally {
-      this.#owner.onEnd(event);
     }
+    this.#owner.onEnd(run);
+    return undefined;
+  }
+
+  async #settle(result: PromiseLike<unknown>, event: IncomingEvent, run: Run): Promise<void> {
+    try {
+      await result;
+    } catch (error) {
+      this.#owner.onFailure(this, event, error);
+    }
+    this.#owner.onEnd(run);
   }
 
   #take(bytes: number): void {

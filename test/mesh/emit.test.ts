@@ -8,7 +8,7 @@ import type { ScopedContext } from "#mesh/contract/registration.js";
 import type { Session } from "#mesh/contract/storage.js";
 import { RegistryFixture } from "./registry-fixture.js";
 
-const contextOn = (session: Session) => ({ session, scope: { requestId: "r1", meta: { tenant: "t" } } }) as unknown as ScopedContext;
+const contextOn = (session: Session) => ({ scope: { requestId: "r1", meta: { tenant: "t" }, session } }) as unknown as ScopedContext;
 
 class Noted implements Outbox {
   readonly sent: { event: OutgoingEvent; reach: Reach }[] = [];
