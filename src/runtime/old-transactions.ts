@@ -18,8 +18,8 @@ export const OLDEST_TRANSACTION_SQL = `(
     AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
   ORDER BY xact_start LIMIT 1)`;
 
-const CHECK_EVERY_MS = 60_000;
-const OLD_MS = 300_000;
+const CHECK_EVERY_MS = 30_000;
+const OLD_MS = 60_000;
 
 /**
  * Warns of transactions that stay open: whoever they belong to, Postgres keeps each dead row of the queue for them, and
@@ -34,7 +34,7 @@ export class OldTransactions {
     this.#log = log;
   }
 
-  /** Once a minute. */
+  /** Often enough to warn of a transaction within its first two minutes: a node looks every few seconds. */
   get due(): boolean {
     return now() - this.#checkedAt >= CHECK_EVERY_MS;
   }
@@ -47,7 +47,7 @@ export class OldTransactions {
     const key = `${pid} ${startedAt}`;
     if (key === this.#known) return;
     this.#known = key;
-    this.#log.warn("a transaction has been open for minutes: while it is, Postgres keeps dead rows, and queues get slower", {
+    this.#log.warn("a transaction has been open for more than a minute: while it is, Postgres keeps dead rows, and queues get slower", {
       pid, applicationName, startedAt, openMs: Math.round(openMs),
     });
   }

@@ -5,16 +5,27 @@ import { QueueUpkeep } from "#mesh/runtime/queue-upkeep.js";
 import { memoryLog } from "../support/log.js";
 import { Cluster } from "./worker-nodes.js";
 
-test("a transaction that stays open is warned of once, the next one again", () => {
+const OPEN: OpenTransaction = { pid: 7, applicationName: "report", startedAt: "2030-01-01T00:00:00Z", openMs: 0 };
+
+test("a transaction that stays open for a minute is warned of once, the next one again", () => {
   const { log, lines } = memoryLog();
   const old = new OldTransactions(log);
-  const open: OpenTransaction = { pid: 7, applicationName: "report", startedAt: "2030-01-01T00:00:00Z", openMs: 299_000 };
-  assert.ok(old.due);
-  for (const openMs of [299_000, 301_000, 361_000]) old.note({ ...open, openMs });
+  for (const openMs of [59_000, 61_000, 121_000]) old.note({ ...OPEN, openMs });
   old.note(null);
-  assert.ok(!old.due);
-  old.note({ ...open, startedAt: "2030-01-02T00:00:00Z", openMs: 400_000 });
-  assert.deepEqual(lines.map(({ pid, applicationName, openMs }) => [pid, applicationName, openMs]), [[7, "report", 301_000], [7, "report", 400_000]]);
+  old.note({ ...OPEN, startedAt: "2030-01-02T00:00:00Z", openMs: 400_000 });
+  assert.deepEqual(lines.map(({ pid, applicationName, openMs }) => [pid, applicationName, openMs]), [[7, "report", 61_000], [7, "report", 400_000]]);
+});
+
+test("one that is looked for every ten seconds is warned of within two minutes", (t) => {
+  const { log, lines } = memoryLog();
+  const old = new OldTransactions(log);
+  const time = t.mock.method(performance, "now", () => 0);
+  for (let openMs = 5_000; lines.length === 0 && openMs < 300_000; openMs += 10_000) {
+    time.mock.mockImplementation(() => openMs);
+    if (old.due) old.note({ ...OPEN, openMs });
+  }
+  assert.equal(lines.length, 1);
+  assert.ok(Number(lines[0]!["openMs"]) < 120_000);
 });
 
 test("the oldest transaction that keeps rows alive is found, and only where asked for", async (t) => {
