@@ -22,9 +22,10 @@ export const graphileWorker = peer("graphile-worker", "graphile-worker.mjs");
 export const pgBoss = peer("pg-boss", "pg-boss.mjs");
 export const nestTcp = peer("NestJS TCP", "nestjs.mjs");
 export const moleculer = peer("Moleculer", "moleculer.mjs", "0");
-/** The mesh gives every call a time limit; this is what one costs there. */
-export const moleculerWithLimit: System = { ...peer("Moleculer, limit of 5 s", "moleculer.mjs", "5000"), part: "shown" };
 export const moleculerTcp = peer("Moleculer TCP", "moleculer.mjs", "tcp");
+/** The mesh gives every call a time limit; this is what one costs there. */
+export const moleculerWithLimit: System = { ...moleculer, name: "Moleculer, limit of 5 s", variant: "5000", part: "shown" };
+export const moleculerTcpWithLimit: System = { ...moleculerTcp, name: "Moleculer TCP, limit of 5 s", variant: "tcp:5000", part: "shown" };
 export const httpFloor: System = { ...peer("node:http, undici", "http.mjs"), part: "shown" };
 export const functionFloor: System = { ...bareNode, name: "plain async function" };
 export const sqlFloor: System = { ...peer("raw SQL, 500 a batch", "postgres.mjs"), part: "shown" };

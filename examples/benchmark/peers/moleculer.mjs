@@ -15,12 +15,16 @@ const ADDER = {
   },
 };
 
-/** `variant` is `tcp`, or the URL of a broker. Over TCP the nodes are listed, so that nothing leaves loopback. */
+/**
+ * `variant` is `tcp`, or the URL of a broker; behind `tcp:` stands the time limit of a call in ms, of which 0, the default, is none. Over TCP
+ * the nodes are listed, so that nothing leaves loopback.
+ */
 function createBroker({ nodes, index, variant }) {
   const { id: nodeID, port } = nodes[index];
   const urls = nodes.map((node) => `127.0.0.1:${node.port}/${node.id}`);
   const tcp = { type: "TCP", options: { udpDiscovery: false, port, urls } };
-  return new ServiceBroker({ nodeID, logger: false, transporter: variant === "tcp" ? tcp : variant, requestTimeout: 60_000 });
+  const overTcp = /^tcp(?::(\d+))?$/.exec(variant);
+  return new ServiceBroker({ nodeID, logger: false, transporter: overTcp === null ? variant : tcp, requestTimeout: Number(overTcp?.[1] ?? 0) });
 }
 
 export async function callee(setup) {

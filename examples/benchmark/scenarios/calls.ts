@@ -3,7 +3,9 @@ import { kindNumber } from "../commands.js";
 import type { Latencies, Rate } from "../measure.js";
 import type { CallKind } from "../roles.js";
 import type { Goal, Result, Row, Scenario } from "../scenario.js";
-import { functionFloor, httpFloor, lineFloor, mesh, moleculer, moleculerOverBrokers, moleculerTcp, moleculerWithLimit, nestTcp } from "../systems.js";
+import {
+  functionFloor, httpFloor, lineFloor, mesh, moleculer, moleculerOverBrokers, moleculerTcp, moleculerTcpWithLimit, moleculerWithLimit, nestTcp,
+} from "../systems.js";
 
 interface Load {
   readonly kind: CallKind;
@@ -27,7 +29,7 @@ export function resultsOf<T>(figures: ReadonlyMap<Team, readonly T[]>, value: (f
 }
 
 async function remoteTeams(bench: Bench): Promise<Team[]> {
-  const systems = [mesh, moleculerTcp, nestTcp, ...(await moleculerOverBrokers("shown")), httpFloor, lineFloor];
+  const systems = [mesh, moleculerTcp, nestTcp, moleculerTcpWithLimit, ...(await moleculerOverBrokers("shown")), httpFloor, lineFloor];
   return bench.teams(systems, ["callee", "caller"]);
 }
 
