@@ -26,13 +26,12 @@ export async function queue({ databaseUrl, effects }) {
     for (const { data } of jobs) handler(data);
     await boss.complete(QUEUE, jobs.map(({ id }) => id));
   };
-  /** Effect and completion in one transaction for each job. */
+  /** Effect and completion in one transaction for each job, its beginning and the effect in one round trip. */
   const handleInTransaction = async ({ id, data }, handler) => {
     const client = await pool.connect();
     const db = { executeSql: (text, values) => client.query(text, values) };
     try {
-      await client.query("BEGIN");
-      await client.query("INSERT INTO effects (i) VALUES ($1)", [data.i]);
+      await client.query(`BEGIN; INSERT INTO effects (i) VALUES (${Number(data.i)})`);
       await boss.complete(QUEUE, id, null, { db });
       await client.query("COMMIT");
     } finally {
