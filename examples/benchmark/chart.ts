@@ -3,7 +3,7 @@ import { figure, machineLine, type Machine } from "./report.js";
 import type { Result, Row } from "./scenario.js";
 
 const WIDTH = 760;
-const LABELS = 230;
+const LABELS = 260;
 const FIGURES = 130;
 const BAR = 20;
 const GAP = 6;

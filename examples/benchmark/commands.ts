@@ -26,16 +26,15 @@ export function commands(running: Running): Readonly<Record<string, (args: Args)
     paced: (args) => pacedCalls(running, args),
     load: ({ from, to }) => part(running, "load")(from!, to!),
     publish: ({ from, to, concurrency }) => publish(running, from!, to!, concurrency!),
-    emit: ({ from, rate, ms }) => pace((i) => part(running, "add")({ i: from! + i, at: clock() }), rate!, ms!),
+    emit: ({ from, rate, ms }) => pace((i, at) => part(running, "add")({ i: from! + i, at }), rate!, ms!),
     open: () => inbox.open(),
     // Two commands, so that nothing is published before everybody waits for it.
-    arm: async ({ from, to, ms }) => inbox.arm(from!, to!, ms!),
+    arm: async ({ from, to, ms, measuredFrom }) => inbox.arm(from!, to!, ms!, measuredFrom),
     arrived: () => inbox.arrived(),
     disarm: async () => inbox.disarm(),
     collect: async () => inbox.collect(),
     close: () => inbox.close(),
-    drain: ({ from, to, ms }) => consumeUntil(inbox, () => inbox.arm(from!, to!, ms!)),
-    take: ({ count, ms }) => consumeUntil(inbox, () => inbox.armAny(count!, ms!)),
+    take: ({ count, ms }) => take(inbox, count!, ms!),
     ready: async () => undefined,
     ...running.special,
   };
@@ -71,17 +70,16 @@ function checkedCall(running: Running, kind: CallKind, bytes: number): () => Pro
   };
 }
 
-/** Fast calls at a fixed rate; with `slowEvery`, every so-many-th takes 200 ms. The latencies are those of the fast ones. */
+/** Calls at a fixed rate; with `slowEvery`, every so-many-th takes 200 ms. The latencies are those of the fast ones, from when each was due. */
 async function pacedCalls(running: Running, { rate, ms, slowEvery }: Args): Promise<Latencies> {
   const fast = checkedCall(running, "add", 0);
   const slow = checkedCall(running, "slow", 0);
   const latencies: number[] = [];
-  const timed = async (): Promise<void> => {
-    const before = performance.now();
+  const timed = async (dueAt: number): Promise<void> => {
     await fast();
-    latencies.push(performance.now() - before);
+    latencies.push(clock() - dueAt);
   };
-  await pace((i) => (slowEvery !== 0 && i % slowEvery! === 0 ? slow() : timed()), rate!, ms!);
+  await pace((i, dueAt) => (slowEvery !== 0 && i % slowEvery! === 0 ? slow() : timed(dueAt)), rate!, ms!);
   return summary(latencies);
 }
 
@@ -93,8 +91,8 @@ async function publish(running: Running, from: number, to: number, concurrency: 
   return started;
 }
 
-async function consumeUntil(inbox: Inbox, arm: () => void): Promise<Drained> {
-  arm();
+async function take(inbox: Inbox, count: number, limitMs: number): Promise<Drained> {
+  inbox.armAny(count, limitMs);
   await inbox.open();
   try {
     return await inbox.arrived();

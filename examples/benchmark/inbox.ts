@@ -38,9 +38,9 @@ export class Inbox {
     this.#expected = undefined;
   }
 
-  /** Messages `from` to `to`, within `limitMs`. */
-  arm(from: number, to: number, limitMs: number): void {
-    this.#arm(to - from + 1, limitMs, (i) => i >= from && i <= to);
+  /** Messages `from` to `to`, within `limitMs`; the latencies are those from `measuredFrom` on. */
+  arm(from: number, to: number, limitMs: number, measuredFrom = from): void {
+    this.#arm(to - from + 1, limitMs, (i) => i >= from && i <= to, measuredFrom);
   }
 
   /** The first `count` of those that wait; what comes after them is not looked at. */
@@ -64,7 +64,7 @@ export class Inbox {
     return taken;
   }
 
-  #arm(count: number, limitMs: number, belongs: (i: number) => boolean): void {
+  #arm(count: number, limitMs: number, belongs: (i: number) => boolean, measuredFrom = 0): void {
     const seen = new Set<number>();
     const latencies: number[] = [];
     let first = 0;
@@ -77,7 +77,7 @@ export class Inbox {
         if (seen.size === 0) first = now;
         if (!belongs(i) || seen.has(i)) return reject(new Error(`message ${i} came twice, or was not to come`));
         seen.add(i);
-        if (at !== undefined) latencies.push(now - at);
+        if (at !== undefined && i >= measuredFrom) latencies.push(now - at);
         if (seen.size < count) return;
         clearTimeout(limit);
         resolve({ ms: now - first, at: now, latencies: summary(latencies) });

@@ -1,6 +1,8 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { createLogger, startEmbeddedPostgres } from "@chimpbase/mesh";
+import { clock } from "./measure.js";
 
 /** As a server in production has them: the throw-away server is otherwise started without protection against crashes. */
 const SETTINGS = {
@@ -14,11 +16,18 @@ const SETTINGS = {
 };
 
 export interface Counters {
+  /** Those that clients sent; what functions run within is not among them. */
   readonly statements: number;
-  /** Rows that statements returned or changed. */
-  readonly rows: number;
   readonly notifications: number;
 }
+
+export interface Timed {
+  readonly calls: number;
+  readonly ms: number;
+}
+
+const COMMITS = 200;
+const LOOK_EVERY_MS = 5;
 
 /** The server under all systems of a run: the one that `DATABASE_URL` names, else a throw-away one. */
 export class Postgres {
@@ -49,14 +58,36 @@ export class Postgres {
     await this.query(this.#url, `DROP DATABASE IF EXISTS ${databaseOf(url)} WITH (FORCE)`);
   }
 
-  async query<T extends pg.QueryResultRow>(url: string, sql: string): Promise<T[]> {
-    const client = new pg.Client({ connectionString: url });
-    await client.connect();
-    try {
-      return (await client.query<T>(sql)).rows;
-    } finally {
-      await client.end();
-    }
+  query<T extends pg.QueryResultRow>(url: string, sql: string): Promise<T[]> {
+    return this.#with(url, async (client) => (await client.query<T>(sql)).rows);
+  }
+
+  /** Looks until the query finds nothing. Resolves with when it looked for the last time, on the common clock. */
+  whenEmpty(url: string, sql: string, limitMs: number): Promise<number> {
+    return this.#with(url, async (client) => {
+      for (const end = clock() + limitMs; ; await sleep(LOOK_EVERY_MS)) {
+        const at = clock();
+        const { rows } = await client.query<{ some: boolean }>(`SELECT EXISTS (${sql}) AS some`);
+        if (!rows[0]!.some) return at;
+        if (at > end) throw new Error(`jobs are not completed within ${limitMs} ms`);
+      }
+    });
+  }
+
+  /** By how much a commit that waits for the disk takes longer than one that does not: one flush of the write-ahead log. */
+  flushMs(url: string): Promise<number> {
+    return this.#with(url, async (client) => {
+      // One that is neither temporary nor unlogged, whose commits would have nothing to flush.
+      await client.query("CREATE TABLE IF NOT EXISTS flushed (i INTEGER)");
+      const commitMs = async (synchronous: "on" | "off"): Promise<number> => {
+        await client.query(`SET synchronous_commit = ${synchronous}`);
+        const started = performance.now();
+        for (let i = 0; i < COMMITS; i++) await client.query("INSERT INTO flushed VALUES (1)");
+        return (performance.now() - started) / COMMITS;
+      };
+      await commitMs("on");
+      return (await commitMs("on")) - (await commitMs("off"));
+    });
   }
 
   /** Holds a transaction with a snapshot open until the function that it resolves with is called. */
@@ -77,11 +108,40 @@ export class Postgres {
   async counters(url: string): Promise<Counters | null> {
     try {
       await this.query(this.#url, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements");
-      const [row] = await this.query<{ statements: number; rows: number; notifications: number }>(
+      // pg_notify returns a row for each notification.
+      const [row] = await this.query<Counters>(
         this.#url,
-        `SELECT coalesce(sum(calls), 0)::float8 AS statements, coalesce(sum(rows), 0)::float8 AS rows,
-           coalesce(sum(calls) FILTER (WHERE query ILIKE 'NOTIFY%' OR query ILIKE '%pg_notify(%'), 0)::float8 AS notifications
+        `SELECT coalesce(sum(calls), 0)::float8 AS statements,
+           coalesce(sum(greatest(calls, rows)) FILTER (WHERE query ILIKE 'NOTIFY%' OR query ILIKE '%pg_notify(%'), 0)::float8 AS notifications
          FROM pg_stat_statements(true) s JOIN pg_database ON pg_database.oid = s.dbid WHERE datname = '${databaseOf(url)}'`,
+      );
+      return row!;
+    } catch {
+      return null;
+    }
+  }
+
+  /**
+   * Rows that were read from the tables of one database so far: those that sequential scans returned, and the entries that scans of indexes
+   * did. Sessions report theirs when they end a statement, but no more than once a second, and after 10 s of idleness at the latest.
+   */
+  async rowsRead(url: string): Promise<number> {
+    const [row] = await this.query<{ read: number }>(
+      url,
+      `SELECT ((SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables) + (SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes))::float8 AS read`,
+    );
+    return row!.read;
+  }
+
+  /** How often, and for how long together, statements ran that hold `text`; null where Postgres does not count. */
+  async timed(url: string, text: string): Promise<Timed | null> {
+    try {
+      await this.query(this.#url, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements");
+      const [row] = await this.query<Timed>(
+        this.#url,
+        `SELECT coalesce(sum(calls), 0)::float8 AS calls, coalesce(sum(total_exec_time), 0)::float8 AS ms
+         FROM pg_stat_statements(true) s JOIN pg_database ON pg_database.oid = s.dbid
+         WHERE datname = '${databaseOf(url)}' AND position('${text}' IN query) > 0`,
       );
       return row!;
     } catch {
@@ -96,6 +156,16 @@ export class Postgres {
 
   stop(): Promise<void> {
     return this.#stop();
+  }
+
+  async #with<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+    const client = new pg.Client({ connectionString: url });
+    await client.connect();
+    try {
+      return await work(client);
+    } finally {
+      await client.end();
+    }
   }
 }
 

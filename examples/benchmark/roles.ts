@@ -16,7 +16,7 @@ export type CallKind = "add" | "addChecked" | "addUnchecked" | "echo" | "slow";
 
 export interface Message {
   readonly i: number;
-  /** When it was given to the system, on the monotonic clock that all processes of a machine share, in ms. */
+  /** When it was, or was due to be, given to the system, on the monotonic clock that all processes of a machine share, in ms. */
   readonly at?: number;
 }
 

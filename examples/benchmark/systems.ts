@@ -8,6 +8,8 @@ export interface System {
   /** Absolute path of a module whose exports are roles. */
   readonly file: string;
   readonly variant?: string;
+  /** A query that finds the jobs which are not completed. */
+  readonly uncompleted?: string;
 }
 
 /** From `.build/examples/benchmark`, where this file runs. */
@@ -15,11 +17,12 @@ const SOURCES = new URL("../../../examples/benchmark/", import.meta.url);
 export const sourcePath = (path: string): string => fileURLToPath(new URL(path, SOURCES));
 const builtPath = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
-export const mesh: System = { name: "mesh", part: "ours", file: builtPath("programs/mesh.js") };
+export const mesh: System = { name: "mesh", part: "ours", file: builtPath("programs/mesh.js"), uncompleted: "SELECT FROM _chimpbase_mesh_jobs" };
+export const meshPlainEmit: System = { ...mesh, name: "mesh, emit for groups too", part: "shown", variant: "plain" };
 export const meshCluster: System = { name: "mesh", part: "ours", file: builtPath("programs/cluster.js") };
 export const bareNode: System = { name: "bare Node", part: "shown", file: builtPath("programs/bare.js") };
-export const graphileWorker = peer("graphile-worker", "graphile-worker.mjs");
-export const pgBoss = peer("pg-boss", "pg-boss.mjs");
+export const graphileWorker: System = { ...peer("graphile-worker", "graphile-worker.mjs"), uncompleted: "SELECT FROM graphile_worker.jobs" };
+export const pgBoss: System = { ...peer("pg-boss", "pg-boss.mjs"), uncompleted: "SELECT FROM pgboss.job WHERE state < 'completed'" };
 export const nestTcp = peer("NestJS TCP", "nestjs.mjs");
 export const moleculer = peer("Moleculer", "moleculer.mjs", "0");
 export const moleculerTcp = peer("Moleculer TCP", "moleculer.mjs", "tcp");
@@ -28,7 +31,7 @@ export const moleculerWithLimit: System = { ...moleculer, name: "Moleculer, limi
 export const moleculerTcpWithLimit: System = { ...moleculerTcp, name: "Moleculer TCP, limit of 5 s", variant: "tcp:5000", part: "shown" };
 export const httpFloor: System = { ...peer("node:http, undici", "http.mjs"), part: "shown" };
 export const functionFloor: System = { ...bareNode, name: "plain async function" };
-export const sqlFloor: System = { ...peer("raw SQL, 500 a batch", "postgres.mjs"), part: "shown" };
+export const sqlFloor: System = { ...peer("raw SQL, 500 a batch", "postgres.mjs"), part: "shown", uncompleted: "SELECT FROM raw_jobs" };
 export const transactionFloor: System = { ...sqlFloor, name: "raw SQL, one round trip a job" };
 export const lineFloor: System = { ...peer("JSON lines on a socket", "lines.mjs"), part: "shown" };
 export const notifyFloor: System = { ...peer("pg_notify, 50 packed", "postgres.mjs"), part: "shown" };

@@ -1,5 +1,5 @@
 import { chimpbaseMesh, createHost, onStart, type Context, type Host } from "@chimpbase/mesh";
-import { each } from "../measure.js";
+import { clock, each } from "../measure.js";
 import type { Message, Running, Setup } from "../roles.js";
 import { usage } from "./usage.js";
 import { AdderService, BystanderService, NewsService, WorkService, WritingService } from "./services.js";
@@ -7,6 +7,8 @@ import { AdderService, BystanderService, NewsService, WorkService, WritingServic
 interface Node {
   readonly host: Host;
   readonly ctx: Context;
+  /** When it began to look for jobs, on the common clock. */
+  readonly since: number;
 }
 
 const EMITS_UNDER_WAY = 500;
@@ -17,6 +19,7 @@ const HANDLERS = 24;
 export async function startNode(setup: Setup, services: readonly object[], remote = false): Promise<Node> {
   const { databaseUrl, token } = setup;
   let ctx!: Context;
+  let since = NaN;
   const host = createHost({
     name: "bench",
     database: { url: databaseUrl, poolSize: POOL },
@@ -26,9 +29,11 @@ export async function startNode(setup: Setup, services: readonly object[], remot
     logger: { level: "error", write: (line) => void process.stderr.write(line) },
   });
   const transport = remote ? { meshToken: "MESH_TOKEN" } : { transport: "local-only" as const };
-  host.register(chimpbaseMesh({ services, ...transport }), onStart((context) => void (ctx = context)));
+  host.register(chimpbaseMesh({ services, ...transport }), onStart((context) => {
+    [ctx, since] = [context, clock()];
+  }));
   await host.start();
-  return { host, ctx };
+  return { host, ctx, since };
 }
 
 export async function callee(setup: Setup): Promise<Running> {
@@ -52,10 +57,12 @@ export async function local(setup: Setup): Promise<Running> {
 /** The emitting host lives as long as the role, consumers come and go; a process uses the one or the other. */
 export async function queue(setup: Setup): Promise<Running> {
   let emitter: Promise<Node> | undefined;
+  let consumingSince = NaN;
   const emittingNode = (): Promise<Node> => (emitter ??= startNode(setup, [BystanderService]));
   const emit = async (message: Message): Promise<void> => (await emittingNode()).host.mesh.emit("bench.work", message, { balanced: true });
   const consume = async (handler: (message: Message) => void): Promise<() => Promise<void>> => {
-    const { host } = await startNode(setup, [setup.effects ? new WritingService(handler) : new WorkService(handler)]);
+    const { host, since } = await startNode(setup, [setup.effects ? new WritingService(handler) : new WorkService(handler)]);
+    consumingSince = since;
     return () => host.stop();
   };
   let known = false;
@@ -70,14 +77,17 @@ export async function queue(setup: Setup): Promise<Running> {
       await (await emittingNode()).host.stop();
       emitter = undefined;
     },
+    special: { consumingSince: async () => consumingSince },
     stop: async () => (await emitter)?.host.stop(),
   };
 }
 
+/** Emits to broadcast handlers alone; `variant` is `plain` where balanced groups may get the events too, as they may unless told otherwise. */
 export async function bus(setup: Setup): Promise<Running> {
   let publisher: Promise<Node> | undefined;
+  const options = setup.variant === "plain" ? {} : { balanced: false };
   return {
-    add: async (message) => (await (publisher ??= startNode(setup, [BystanderService]))).host.mesh.emit("bench.news", message),
+    add: async (message) => (await (publisher ??= startNode(setup, [BystanderService]))).host.mesh.emit("bench.news", message, options),
     async consume(handler) {
       const { host } = await startNode(setup, [new NewsService(handler)]);
       return () => host.stop();
@@ -86,16 +96,18 @@ export async function bus(setup: Setup): Promise<Running> {
   };
 }
 
-/** Transactions that write a row, `concurrency` at a time; with `emit` each emits, and with `notify` also notifies before it commits. */
+const WRITE = "INSERT INTO effects (i) VALUES (?1)";
+const WRITE_AND_NOTIFY = "WITH written AS (INSERT INTO effects (i) VALUES (?1) RETURNING i) SELECT pg_notify('bench_outbox', '') FROM written";
+
+/** Transactions that write a row, `concurrency` at a time; with `emit` each emits, and with `notify` also notifies, by the statement that writes. */
 export async function outbox(setup: Setup): Promise<Running> {
   const consumer = await startNode(setup, [new WorkService(() => undefined)]);
   await consumer.host.stop();
   const { host, ctx } = await startNode(setup, [BystanderService]);
   const transaction = (i: number, emit: boolean, notify: boolean): Promise<void> =>
     ctx.transaction(async (tx) => {
-      await tx.db.query("INSERT INTO effects (i) VALUES (?1)", [i]);
+      await tx.db.query(notify ? WRITE_AND_NOTIFY : WRITE, [i]);
       if (emit) await tx.mesh.emit("bench.work", { i }, { balanced: true });
-      if (notify) await tx.db.query("SELECT pg_notify('bench_outbox', '')");
     });
   return {
     special: {

@@ -1,8 +1,10 @@
 import type { Scenario } from "../scenario.js";
 import { bodies, local, mixed, remote, validated } from "./calls.js";
-import { idle, scale } from "./cluster.js";
+import { depth } from "./depth.js";
 import { broadcast, outbox } from "./events.js";
-import { depth, exactlyOnce, queue } from "./queues.js";
+import { idle } from "./idle.js";
+import { exactlyOnce, queue } from "./queues.js";
+import { scale } from "./scale.js";
 import { steady } from "./steady.js";
 
 export const SCENARIOS: readonly Scenario[] = [
