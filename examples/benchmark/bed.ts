@@ -8,7 +8,6 @@ export interface Sizes {
   /** Of one measured stretch. */
   readonly roundMs: number;
   readonly quick: boolean;
-  readonly full: boolean;
 }
 
 /** The processes of one system in one scenario, with a database of their own. */

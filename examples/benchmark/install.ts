@@ -14,7 +14,7 @@ export async function installPeers(): Promise<void> {
   if (code !== 0) throw new Error(`the peers could not be installed: npm ci in examples/benchmark ended with ${code}`);
 }
 
-export interface LockedPackage {
+interface LockedPackage {
   readonly version: string;
   /** Not for every machine. */
   readonly optional?: boolean;

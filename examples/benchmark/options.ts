@@ -14,7 +14,6 @@ export interface Options {
 export const USAGE = `npm run bench -- [options]
   --only a,b       only these scenarios
   --quick          fewer and shorter rounds on smaller data: whether it works, not how fast it is
-  --full           500 nodes in the scenario scale
   --rounds N       rounds of each measurement (5; 2 with --quick)
   --markdown FILE  writes a table
   --json FILE      writes every figure of every round
@@ -30,13 +29,13 @@ export function readOptions(args: readonly string[], scenarios: readonly string[
   const flag = { type: "boolean", default: false } as const;
   const { values } = parseArgs({
     args: [...args],
-    options: { only: text, quick: flag, full: flag, rounds: text, markdown: text, json: text, svg: text, help: flag },
+    options: { only: text, quick: flag, rounds: text, markdown: text, json: text, svg: text, help: flag },
   });
-  const { only = "", quick, full, rounds = quick ? "2" : "5", markdown, json, svg, help } = values;
+  const { only = "", quick, rounds = quick ? "2" : "5", markdown, json, svg, help } = values;
   const names = only.split(",").filter((name) => name !== "");
   const unknown = names.filter((name) => !scenarios.includes(name));
   if (unknown.length > 0) throw new Error(`--only ${unknown.join()}: the scenarios are ${scenarios.join(", ")}`);
   const count = Number(rounds);
   if (!Number.isInteger(count) || count < 1 || count > MOST_ROUNDS) throw new Error(`--rounds ${rounds}: give a whole number from 1 to ${MOST_ROUNDS}`);
-  return { only: names, sizes: { rounds: count, roundMs: quick ? 1_000 : 4_000, quick, full }, markdown, json, svg, help };
+  return { only: names, sizes: { rounds: count, roundMs: quick ? 1_000 : 4_000, quick }, markdown, json, svg, help };
 }

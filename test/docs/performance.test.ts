@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
 import { barChart } from "../../examples/benchmark/chart.js";
+import { holds } from "../../examples/benchmark/install.js";
 import { readOptions } from "../../examples/benchmark/options.js";
 import { describeMachine, markdown } from "../../examples/benchmark/report.js";
 import { ratioOf, reached, type Row } from "../../examples/benchmark/scenario.js";
@@ -40,6 +41,14 @@ test("what the benchmark measures beside is no dependency of the package, and it
   assert.deepEqual(shared.sort(), ["pg", "reflect-metadata"]);
   assert.equal(peers["private"], true);
   assert.doesNotMatch(await readFile(join(ROOT, "examples/benchmark/package-lock.json"), "utf8"), /"resolved"/);
+});
+
+test("the peers are installed anew where one is missing or of another version, but not for want of what other machines need", () => {
+  const wanted = { "": { version: "1" }, a: { version: "1.0.0" }, b: { version: "1.0.0", optional: true } };
+  assert.ok(holds(wanted, { a: { version: "1.0.0" } }));
+  assert.ok(!holds(wanted, { a: { version: "1.0.1" } }));
+  assert.ok(!holds(wanted, { a: { version: "1.0.0" }, b: { version: "0.9.0" } }));
+  assert.ok(!holds(wanted, { b: { version: "1.0.0" } }));
 });
 
 test("a ratio is that of the medians, ours by the best peer's, and a floor is no peer", () => {
