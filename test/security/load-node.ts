@@ -18,7 +18,7 @@ serveCommands<LoadNodeCommands>({
   stop: () => host.stop(),
   held: async () => {
     global.gc!();
-    const { rss, heapUsed, external } = process.memoryUsage();
-    return { rss, heap: heapUsed + external };
+    const { heapUsed, external } = process.memoryUsage();
+    return { rssPeak: process.resourceUsage().maxRSS * 1024, heap: heapUsed + external };
   },
 });

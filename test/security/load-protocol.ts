@@ -7,7 +7,8 @@ export interface LoadNodeConfig {
 
 /** Bytes. */
 export interface Held {
-  readonly rss: number;
+  /** The most that the process has had resident since it began. */
+  readonly rssPeak: number;
   readonly heap: number;
 }
 
