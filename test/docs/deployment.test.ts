@@ -38,6 +38,13 @@ test("what the page says of a stop around its drain adds up to what the pod is g
   assert.ok(told! + leaving! + rest! <= AROUND_DRAIN_S);
 });
 
+test("the page tells how long a node that stops goes on serving its peers", async () => {
+  const source = await readFile(join(ROOT, "src/mesh/node.ts"), "utf8");
+  const [, most, read] = /SETTLE = \{ mostMs: (\d+), readMs: (\d+) \}/.exec(source)!.map(Number);
+  const [, from, to] = /for (\S+) to (\S+) s, the node goes on serving/.exec(page)!.map(Number);
+  assert.deepEqual([from! * 1000, to! * 1000], [read, most! + read!]);
+});
+
 test("a pod that stops is taken out of its Service long before it ends", () => {
   assert.ok(number("periodSeconds", "readinessProbe") * number("failureThreshold", "readinessProbe") < drainTimeoutMs / 1000);
 });

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import type { IncomingMessage } from "node:http";
 import { test } from "node:test";
 import { chimpbaseMesh, onStop, route, service } from "@chimpbase/mesh";
 import type { Context, Host } from "@chimpbase/mesh";
@@ -106,6 +108,42 @@ test("calls to a node that stops go to another once it refuses, also where they 
   while (!stopped) servedBy.push(...(await Promise.all(Array.from({ length: 4 }, () => caller.mesh.call("v1.twin.who")))));
   await stopping;
   assert.equal(servedBy.at(-1), staying.nodeId);
+});
+
+/** When requests came in at a node, whatever became of them. Those on wires are not seen. */
+function arrivalsAt(host: Host): Disposable & { readonly times: readonly number[] } {
+  const port = Number(new URL(host.url!).port);
+  const times: number[] = [];
+  const note = (message: unknown): void => {
+    if ((message as { readonly request: IncomingMessage }).request.socket.localPort === port) times.push(performance.now());
+  };
+  subscribe("http.server.request.start", note);
+  return { times, [Symbol.dispose]: () => void unsubscribe("http.server.request.start", note) };
+}
+
+test("peers stop choosing a node that drains half a second after it was told to stop, at the latest, and miss no call for it", async () => {
+  await using mesh = await MeshFixture.open();
+  const withoutWires = { rpcAuth: "signed" } as const;
+  const caller = await mesh.started([service({ name: "caller", version: 1, actions: {} })], withoutWires);
+  const { gate, definition } = held();
+  const twin = service({ name: "twin", version: 1, actions: { who: (ctx: Context) => ctx.mesh.nodeId() } });
+  const [leaving, staying] = [await mesh.started([twin, definition], withoutWires), await mesh.started([twin], withoutWires)];
+  await until(() => caller.mesh.peers().length === 2);
+  const underWay = caller.mesh.call("v1.held.wait", null, { timeoutMs: 30_000 });
+  await until(() => gate.release !== undefined);
+
+  using arrivals = arrivalsAt(leaving);
+  const servedBy = new Set<unknown>();
+  const call = async (): Promise<void> => void servedBy.add(await caller.mesh.call("v1.twin.who"));
+  await until(async () => (await call(), servedBy.has(leaving.nodeId) && servedBy.has(staying.nodeId)));
+  const toldAt = performance.now();
+  const stopped = leaving.stop();
+  while (performance.now() - toldAt < 2_000) await call();
+  const lastChosenMs = arrivals.times.at(-1)! - toldAt;
+  assert.ok(lastChosenMs <= 500, `chosen ${lastChosenMs} ms after stop()`);
+
+  gate.release!();
+  await Promise.all([underWay, stopped]);
 });
 
 test("a handler that is under way while its node stops still calls other nodes and emits", async () => {
