@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import { once } from "node:events";
 import { test } from "node:test";
-import { MeshError, chimpbaseAuth, chimpbaseMesh, cron, onStart, onStop, route, service, worker, type HostEnv, type LifecycleRegistration, type Registration } from "@chimpbase/mesh";
+import { MeshError, chimpbaseAuth, chimpbaseMesh, cron, onStart, onStop, route, service, worker, type Context, type Host, type HostEnv, type LifecycleRegistration, type Registration } from "@chimpbase/mesh";
 import { createDatabase, createEmptyDatabase } from "../support/database.js";
 import { hostOn, makeHost } from "../support/host.js";
 import { until } from "../support/wait.js";
@@ -123,6 +123,58 @@ test("a stopped host leaves its process free to exit", async () => {
   host.register(route("hello", () => new Response("hello")), cron("tick", "* * * * *", () => undefined));
   await host.start();
   await host.stop();
+  assert.deepEqual(process.getActiveResourcesInfo().sort(), before);
+  await database.drop();
+});
+
+interface Meshed {
+  readonly host: Host;
+  /** Requests for RPC that came by POST. */
+  readonly posts: () => number;
+  readonly heard: string[];
+}
+
+async function meshedOn(databaseUrl: string, name: string): Promise<Meshed> {
+  const { host } = hostOn(databaseUrl, { secrets: { values: { MESH_TOKEN: "t0ken" } } });
+  const heard: string[] = [];
+  let posts = 0;
+  const hear = (ctx: Context): void => void heard.push(ctx.event!.name);
+  const events = { "sent.*": { handler: hear }, [`work.${name}`]: { balanced: true, handler: hear } };
+  host.register(
+    { kind: "raw-route", name: "posts", handler: ({ method }) => { if (method === "POST") posts++; return false; } },
+    chimpbaseMesh({ services: [service({ name, version: 1, actions: { echo: async (_ctx, text: string) => text }, events })], meshToken: "MESH_TOKEN", advertisedUrl: "http://127.0.0.1:0" }),
+    cron("tick", "* * * * *", () => undefined),
+  );
+  await host.start();
+  return { host, posts: () => posts, heard };
+}
+
+/** By POST, as the first call and large ones go, and on a wire. */
+async function callBothWays(from: Host, to: Meshed, action: string): Promise<void> {
+  await from.mesh.waitFor(action);
+  await until(async () => {
+    const before = to.posts();
+    await from.mesh.call(action, "small");
+    return to.posts() === before;
+  });
+  const before = to.posts();
+  assert.equal(await from.mesh.call(action, "x".repeat(300_000)), "x".repeat(300_000));
+  assert.equal(to.posts(), before + 1);
+}
+
+test("two hosts that have called each other, on wires and by POST, and heard each other's events, leave no timer, socket or connection", async () => {
+  const database = await createDatabase();
+  const before = process.getActiveResourcesInfo().sort();
+  const [a, b] = [await meshedOn(database.url, "a"), await meshedOn(database.url, "b")];
+  await callBothWays(a.host, b, "v1.b.echo");
+  await callBothWays(b.host, a, "v1.a.echo");
+  for (const { host } of [a, b]) for (const event of ["sent.x", "work.a", "work.b"]) await host.mesh.emit(event, null);
+  for (const [{ heard }, work] of [[a, "work.a"], [b, "work.b"]] as const) {
+    await until(() => heard.length === 4);
+    assert.deepEqual(heard.toSorted(), ["sent.x", "sent.x", work, work]);
+  }
+  await a.host.stop();
+  await b.host.stop();
   assert.deepEqual(process.getActiveResourcesInfo().sort(), before);
   await database.drop();
 });
