@@ -147,6 +147,20 @@ test("a host that comes back at its fixed address after a crash is not taken for
   assert.ok(steady.mesh.peers().some(({ nodeId }) => nodeId === again.nodeId));
 });
 
+test("a host that crashes with tokens, and comes back signed at its fixed address, refuses those that hold its old row, until it expires", async () => {
+  await using mesh = await MeshFixture.open();
+  const offlineAfterMs = 3_000;
+  const [caller, first] = await Promise.all([mesh.started([front], { heartbeatMs: 200, offlineAfterMs }), mesh.started([math])]);
+  const { port } = portOf(first);
+  await caller.mesh.waitFor("v1.math");
+  await stopAndLeaveRow(mesh, first);
+  await until(() => caller.mesh.peers().some(({ nodeId }) => nodeId === first.nodeId));
+  const again = await mesh.started([math], { ...OFTEN, rpcAuth: "signed", advertisedUrl: `http://127.0.0.1:${port}` }, { server: { port, host: "127.0.0.1" } });
+  await assert.rejects(caller.mesh.call("v1.math.node", null, { nodeId: first.nodeId }), MeshUnauthorizedError);
+  await until(() => caller.mesh.peers().every(({ nodeId }) => nodeId !== first.nodeId), { timeoutMs: offlineAfterMs + 2_000 });
+  assert.equal(await caller.mesh.call("v1.math.node"), again.nodeId);
+});
+
 /** What a crash leaves: the port is free, and the row still there. */
 async function stopAndLeaveRow(mesh: MeshFixture, host: Host): Promise<void> {
   const [row] = await mesh.query<Record<string, unknown>>("SELECT * FROM _chimpbase_mesh_nodes WHERE node_id = $1", [host.nodeId]);
