@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { MeshError } from "@chimpbase/mesh";
 import type { OwnedTransaction, Session, Storage, Transaction } from "#mesh/contract/storage.js";
+import { relayTo } from "../support/network.js";
 import { until } from "../support/wait.js";
 import { balanced, Cluster, Gate, sleep, worker, type TestNode } from "./worker-nodes.js";
 
@@ -161,6 +162,27 @@ describe("the database in a job", () => {
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.deepEqual(await effects(), ["run 2"]);
+  });
+
+  it("meets a dead connection and gets no other: the statement is told so, and the job runs again on the one connection of its node", async (t) => {
+    const relay = await relayTo(cluster.database.url);
+    t.after(() => relay.close());
+    const behind = await cluster.node({}, 1, false, relay.url);
+    const failures: unknown[] = [];
+    let runs = 0;
+    await behind.engine.attach([worker("q", async ({ session }) => {
+      if (++runs === 1) relay.cutWhen = (sent) => sent.includes("BEGIN") && (void relay.cut(), true);
+      await write(session, `run ${runs}`).catch((error: unknown) => { failures.push(error); throw error; });
+    })]);
+    behind.engine.start();
+    await cluster.enqueue("q", [1]);
+    await until(() => failures.length > 0);
+    relay.cutWhen = () => false;
+    await relay.open();
+    await until(() => cluster.settled());
+    assert.deepEqual(failures.map((error) => (error as MeshError).code), ["DATABASE_UNAVAILABLE"]);
+    assert.deepEqual(await effects(), ["run 2"]);
+    await until(async () => behind.engine.inFlight().length === 0 && (await cluster.claims()) === 0);
   });
 
   /** The next commits of the node go by `commit`. */

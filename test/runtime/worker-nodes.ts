@@ -50,9 +50,9 @@ export class Cluster {
   }
 
   /** `live`: what would wake it arrives, as the test itself sees to. */
-  async node(defaults: Partial<WorkerDefaults> = {}, poolSize = 10, live = false): Promise<TestNode> {
+  async node(defaults: Partial<WorkerDefaults> = {}, poolSize = 10, live = false, url = this.database.url): Promise<TestNode> {
     const nodeId = randomUUID();
-    const storage = await openPostgres({ url: this.database.url, poolSize, log: quiet(), applicationName: `node-${nodeId}` });
+    const storage = await openPostgres({ url, poolSize, log: quiet(), applicationName: `node-${nodeId}` });
     const drainLimit = new Cancellation();
     const dispatcher = fakeDispatcher(storage, drainLimit);
     const engine = createWorkerEngine({ storage, dispatcher, nodeId, log: quiet(), defaults: { ...TEST_DEFAULTS, ...defaults }, live: () => live });

@@ -266,6 +266,24 @@ test("a dead connection met by BEGIN costs nothing", async (t) => {
   await behind.close();
 });
 
+test("a dead connection met by BEGIN, where no other can be had, fails the first statement as unavailable, and takes no place in the pool", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const behind = await openPostgres({ url: relay.url, log: silentLog, poolSize: 1 });
+  relay.cutWhen = (sent) => sent.includes("BEGIN") && (void relay.cut(), true);
+  for (const end of ["rollback", "commit"] as const) {
+    const tx = await behind.begin();
+    await assert.rejects(insert(tx, "lost"), code("DATABASE_UNAVAILABLE"));
+    await (end === "rollback" ? tx.rollback() : assert.rejects(tx.commit(), code("DATABASE_UNAVAILABLE")));
+    await relay.open();
+    await behind.query("SELECT 1");
+  }
+  relay.cutWhen = () => false;
+  await behind.transaction((tx) => insert(tx, "kept"));
+  assert.deepEqual(await names(), ["kept"]);
+  await behind.close();
+});
+
 const state = (expected: string) => (error: unknown) => (error as { code?: string }).code === expected;
 
 test("BEGIN goes along with the first statement, which has its own limit all the same", async () => {
