@@ -116,6 +116,10 @@ describe("the checkers of what needs the database", () => {
     assertFinds(violations([query(), query({ error: "undefined: Connection terminated" })], (findings) => checkQueries(findings, 800, 100)), /without a clear error/);
     assertFinds(violations([emit(1, { error: "57P01: terminating" })], checkEmits), /without a clear error/);
   });
+  test("find an emit that took longer than its budget, accepted or not", () => {
+    assertFinds(violations([emit(1, { endedAt: 10_400 })], checkEmits));
+    assertFinds(violations([emit(1, { endedAt: 10_600 }), emit(2, { endedAt: 30_000, error: "DATABASE_UNAVAILABLE: gone" })], checkEmits), /longer than their budget: 2/);
+  });
   test("take it that a node which stops refuses emits, and one that does not stop does not", () => {
     const refused = [emit(1, { error: "OUTBOX_CLOSED: stopping" })];
     assertFinds(violations(refused, (findings) => checkEmits(findings, true)));

@@ -95,11 +95,16 @@ const DATABASE_TROUBLE = /^(DATABASE_UNAVAILABLE|OVERLOADED|TIMEOUT)/;
 /** Of a node that was told to stop. */
 const STOPPING = /^(MESH_NOT_RUNNING|OUTBOX_CLOSED)/;
 
-/** Emits may fail for want of the database, and say so; on a node that stops, also for that. */
+/** An emit's own wait for a connection, and that of the commit before it. No fault keeps Postgres from answering for longer. */
+const EMIT_LIMIT_MS = 10_000;
+const EMIT_SLACK_MS = 500;
+
+/** Emits are accepted, or fail for want of the database and say so, in time; on a node that stops, also for that. */
 export function checkEmits(findings: Findings, stopping = false): void {
   const isClear = (error: string): boolean => DATABASE_TROUBLE.test(error) || error === "ROLLED_BACK" || (stopping && STOPPING.test(error));
-  const unclear = findings.history.all("emit").filter(({ error }) => error !== null && !isClear(error));
-  findings.none(unclear, "emits that failed without a clear error");
+  const emits = findings.history.all("emit");
+  findings.none(emits.filter(({ error }) => error !== null && !isClear(error)), "emits that failed without a clear error");
+  findings.none(emits.filter(({ startedAt, endedAt }) => findings.took(startedAt, endedAt) > EMIT_LIMIT_MS + EMIT_SLACK_MS), "emits that took longer than their budget");
 }
 
 /** Questions to the database are answered, or fail clearly, within their budget and `slackMs`. */

@@ -72,6 +72,11 @@ export class FaultCluster {
     return this.#all.filter(({ running }) => running);
   }
 
+  /** All that have ever started. */
+  get started(): readonly FaultNode[] {
+    return this.#all;
+  }
+
   /** Of all nodes that have ever started, by node id. */
   get names(): Map<string, string> {
     return new Map(this.#all.map(({ nodeId, name }) => [nodeId, name]));

@@ -2,7 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 /** Times are those of this machine's clock in ms, `now()` below. `node` is the name of a process, new for each start. */
-export type Entry = Call | Query | Emit | Heard | Resync | Effect | Transition | Fault | Stall;
+export type Entry = Call | Query | Emit | Heard | Resync | Effect | Transition | Omission | Fault | Stall;
 
 export interface Call {
   readonly kind: "call";
@@ -86,6 +86,15 @@ export interface Transition {
   readonly at: number;
 }
 
+/** Load that a node should have made, and did not: it did not run, or too much was under way. */
+export interface Omission {
+  readonly kind: "omission";
+  readonly node: string;
+  /** Operations; parts of one count. */
+  readonly operations: number;
+  readonly at: number;
+}
+
 export interface Fault {
   readonly kind: "fault";
   readonly what: string;
@@ -131,7 +140,7 @@ export class History {
 
   /** What was checked. */
   get operations(): number {
-    return this.#entries.length - this.all("fault").length - this.all("stall").length;
+    return this.#entries.length - this.all("fault").length - this.all("stall").length - this.all("omission").length;
   }
 
   /**

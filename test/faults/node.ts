@@ -18,7 +18,7 @@ const { name: node, database, port, advertisedUrl, rpcAuth, clockMs, retentionMs
 setClock(clockMs);
 const journal = new Journal();
 const stopWatching = watchStalls(node, (entry) => journal.add(entry));
-const generator = new LoadGenerator();
+const generator = new LoadGenerator((operations) => journal.add({ kind: "omission", node, operations, at: now() }));
 const sent = { balanced: 0, broadcast: 0, transaction: 0, kept: 0 };
 let kept: KeptBus | undefined;
 let heard = 0;

@@ -2,8 +2,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { applyLeastPrivilege, type LeastPrivilege } from "../support/roles.js";
 import { until } from "../support/wait.js";
 import { AUDIT_SQL, READ_AUDIT_SQL, checkFencing } from "./audit.js";
+import { checkOmissions } from "./checks/load.js";
 import { FaultCluster } from "./cluster.js";
-import { HEARTBEAT_MS } from "./protocol.js";
+import { CONVERGE_LIMIT_MS, checkConvergence } from "./checks/convergence.js";
 import { Findings } from "./findings.js";
 import { watchStalls } from "./stalls.js";
 import { now } from "./history.js";
@@ -22,8 +23,8 @@ const LONGEST_WAIT_MS = 120_000;
 const SETTLE_LIMIT_MS = 20_000;
 const BACK_LIMIT_MS = 5_000;
 const CHANNEL = "chimpbase:public:mesh";
-/** Two heartbeats, and the time to ask all nodes. */
-const CONVERGE_LIMIT_MS = 2 * HEARTBEAT_MS + 400;
+/** Transactions are short, and sessions that were just ended are coming back. */
+const TERMINATE_LIMIT_MS = 2_000;
 const EFFECTS_SQL = "CREATE TABLE effects (event TEXT, node TEXT, emitter TEXT, seq INTEGER, at TIMESTAMPTZ DEFAULT clock_timestamp())";
 const READ_EFFECTS_SQL =
   "SELECT 'effect' AS kind, event, node, emitter, seq, extract(epoch FROM at)::float8 * 1000 AS at FROM effects ORDER BY at";
@@ -37,6 +38,8 @@ export class Trial extends Findings {
   readonly #database: string;
   readonly #role: LeastPrivilege;
   readonly #stopWatching: () => void;
+  /** Since when no fault is on, and how long the nodes may take from there to agree on their peers. */
+  #calm = { from: 0, limitMs: CONVERGE_LIMIT_MS };
 
   private constructor(readonly postgres: FaultyPostgres, readonly random: Random, readonly quick: boolean, database: string, role: LeastPrivilege) {
     super();
@@ -69,7 +72,20 @@ export class Trial extends Findings {
   fault(what: string): number {
     const at = now();
     this.history.add({ kind: "fault", what, at });
+    this.#calm = { from: at, limitMs: CONVERGE_LIMIT_MS };
     return at;
+  }
+
+  /** A fault that took its time has ended; returns the time. `moreMs`: what nodes need to find out what nobody tells them. */
+  over(moreMs = 0): number {
+    const from = now();
+    this.#calm = { from, limitMs: CONVERGE_LIMIT_MS + moreMs };
+    return from;
+  }
+
+  /** Two heartbeats after the end of the last fault all nodes agree on their peers, and go on to do so. */
+  converge(): Promise<void> {
+    return checkConvergence(this, () => this.cluster.agrees(), this.#calm.from, this.#calm.limitMs);
   }
 
   /** Waits for a condition; a violation where it does not come in time. */
@@ -84,41 +100,44 @@ export class Trial extends Findings {
     return this.postgres.query(this.#database, sql, params);
   }
 
-  /** Terminates backends of the nodes for which `condition` on pg_stat_activity holds, `most` of them. */
+  /** Terminates backends of the nodes for which `condition` on pg_stat_activity holds, `most` of them; a violation where there is none for a while. */
   async terminate(what: string, condition: string, most = 100): Promise<void> {
     this.fault(`terminate ${what}`);
-    await this.query(
-      `SELECT pg_terminate_backend(pid) FROM (
-         SELECT pid FROM pg_stat_activity
-         WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'faults' AND (${condition}) LIMIT ${most}) AS chosen`,
-    );
+    const terminated = (): Promise<object[]> =>
+      this.query(
+        `SELECT pg_terminate_backend(pid) FROM (
+           SELECT pid FROM pg_stat_activity
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'faults' AND (${condition}) LIMIT ${most}) AS chosen`,
+      );
+    await this.within(TERMINATE_LIMIT_MS, `${what} to terminate`, async () => (await terminated()).length > 0);
+    this.over();
   }
 
   async restartPostgres(mode: "fast" | "immediate", downMs = 0): Promise<void> {
     this.fault(`Postgres ${mode} restart, ${Math.round(downMs)} ms down`);
     await this.postgres.restart(mode, downMs);
+    this.over();
   }
 
   /**
-   * After the last fault: the nodes must agree on their peers, and those that have emitted must be able to again. Ends the load, waits for the jobs that are left, reads what
+   * Right after the last fault, under load: the nodes must agree on their peers, and those that have emitted must be able to again. Ends the load, waits for the jobs that are left, reads what
    * they have done into the history, and checks that only their holders did it.
    */
   async settle(): Promise<void> {
-    await this.within(CONVERGE_LIMIT_MS, "all nodes agree on their peers", () => this.cluster.agrees());
-    await this.within(BACK_LIMIT_MS, "all nodes that make events can emit them", () => this.#emittersAreBack());
+    await Promise.all([this.converge(), this.within(BACK_LIMIT_MS, "all nodes that make events can emit them", () => this.#emittersAreBack())]);
     await this.cluster.quiet();
     await this.within(SETTLE_LIMIT_MS, "jobs are left in the queue", () => this.#queueIsEmpty());
     this.none(await this.query("SELECT queue, error, history FROM _chimpbase_mesh_dead_letters"), "jobs among the dead letters");
     this.history.add(...(await this.query<Effect>(READ_EFFECTS_SQL)), ...(await this.query<Transition>(READ_AUDIT_SQL)));
     checkFencing(this, this.cluster.names);
+    checkOmissions(this);
   }
 
   #emittersAreBack(): boolean {
-    const lastFaultAt = Math.max(0, ...this.history.all("fault").map(({ at }) => at));
     const emits = this.history.all("emit");
     const running = new Set(this.cluster.nodes.map(({ name }) => name));
     const emitters = new Set(emits.map(({ node }) => node).filter((node) => running.has(node)));
-    const back = new Set(emits.filter(({ startedAt, error }) => startedAt > lastFaultAt && (error === null || error === "ROLLED_BACK")).map(({ node }) => node));
+    const back = new Set(emits.filter(({ startedAt, error }) => startedAt > this.#calm.from && (error === null || error === "ROLLED_BACK")).map(({ node }) => node));
     return [...emitters].every((node) => back.has(node));
   }
 

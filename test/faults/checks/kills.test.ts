@@ -2,7 +2,7 @@ import { describe, test } from "node:test";
 import assert from "node:assert/strict";
 import { LEASE_MS } from "../protocol.js";
 import { assertFinds, call, effect, emit, found, step, violations } from "../planted.js";
-import { checkInFlight, checkOrphans, checkTakeover, hasLostJob, type Kill } from "./kills.js";
+import { callsUntilKilled, checkInFlight, checkOrphans, checkRouting, checkTakeover, hasLostJob, type Kill } from "./kills.js";
 import type { Call, Entry, Transition } from "../history.js";
 
 const AT = 10_000;
@@ -24,6 +24,9 @@ describe("the checker of calls in flight at a kill", () => {
   test("is not content where no call was hit", () => assertFinds(inFlight(call({ node: "n2", startedAt: AT - 1, endedAt: AT + 9 })), /no call was under way/));
   test("finds a call to another node that failed", () => assertFinds(inFlight(cut(), cut({ failedOn: "id3" })), /to other nodes that failed with a kill: 1/));
   test("finds a failure that does not say on which node", () => assertFinds(inFlight(cut(), cut({ failedOn: null })), /to other nodes that failed with a kill: 1/));
+  test("finds a call that failed, and began when the node was dead", () => {
+    assertFinds(inFlight(cut(), cut({ startedAt: AT + 60, endedAt: AT + 70 })), /not in flight when a node was killed: 1/);
+  });
   test("finds a call that hung", () => assertFinds(inFlight(cut(), cut({ endedAt: AT + 300 })), /hung on a killed node: 1/));
   test("finds a call that hung until its deadline", () => {
     assertFinds(inFlight(cut(), cut({ endedAt: AT + 4_900, error: "TIMEOUT: late" })), /hung on a killed node: 1/, /with another error: 1/);
@@ -32,6 +35,23 @@ describe("the checker of calls in flight at a kill", () => {
   test("finds a failure that is not to be retried", () => {
     assertFinds(inFlight(cut(), cut({ retryable: false }), cut({ retryable: null })), /failed for good: 2/);
   });
+});
+
+test("calls count of every node that has run, and of a killed one until then", () => {
+  const [before, after, survivor, stranger] = [
+    call({ node: "n1", endedAt: AT }), call({ node: "n1", endedAt: AT + 1 }), call({ node: "n2", endedAt: AT + 1 }), call({ node: "n9", endedAt: AT }),
+  ];
+  assert.deepEqual(callsUntilKilled(found([before, after, survivor, stranger]), [kill.victim, ...kill.survivors], [kill]), [before, survivor]);
+});
+
+describe("the checker of routing after a kill", () => {
+  const late = (more: Partial<Call> = {}): Call => call({ node: "n2", ranOn: "n3", startedAt: AT + 1_000, endedAt: AT + 1_210, ...more });
+  const routing = (...calls: readonly Call[]): string[] => violations(calls, (findings) => checkRouting(findings, kill, 200));
+
+  test("is content with calls that come back at once, and leaves earlier ones alone", () => assertFinds(routing(late(), late({ startedAt: AT + 900, error: "CALL_FAILED: broken" }))));
+  test("finds a call that fails", () => assertFinds(routing(late({ ranOn: null, error: "CALL_FAILED: broken" })), /a second later: 1/));
+  test("finds a call that took a detour", () => assertFinds(routing(late(), late({ endedAt: AT + 1_400 })), /a second later: 1/));
+  test("is not content where nobody called", () => assertFinds(routing(late({ startedAt: AT + 900 }), late({ node: "n1" })), /no call began/));
 });
 
 describe("the checker of takeovers", () => {

@@ -17,7 +17,6 @@ export const broadcasts: Scenario = {
         await fault(trial);
       }
     }
-    await trial.pause(500);
     await trial.settle();
     await checkBroadcasts(trial, listeningThroughout(nodes));
     checkPunctuality(trial, LATE_MS);
@@ -37,6 +36,7 @@ async function cutLink(trial: Trial): Promise<void> {
   victim.postgres.drop();
   await trial.pause(100, 800);
   victim.postgres.heal();
+  trial.over();
 }
 
 async function blackHole(trial: Trial): Promise<void> {
@@ -45,4 +45,5 @@ async function blackHole(trial: Trial): Promise<void> {
   victim.postgres.blackHole();
   await trial.pause(500, 1_500);
   victim.postgres.heal();
+  trial.over();
 }

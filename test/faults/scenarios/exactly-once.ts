@@ -1,4 +1,6 @@
 import { checkEmits, checkExactlyOnce } from "../checks.js";
+import { now } from "../history.js";
+import { OFFLINE_AFTER_MS } from "../protocol.js";
 import type { Scenario, Trial } from "../trial.js";
 
 export const exactlyOnce: Scenario = {
@@ -14,7 +16,6 @@ export const exactlyOnce: Scenario = {
         await fault(trial);
       }
     }
-    await trial.pause(500);
     await trial.settle();
     checkExactlyOnce(trial);
     checkEmits(trial, true);
@@ -23,9 +24,10 @@ export const exactlyOnce: Scenario = {
 
 async function kill(trial: Trial): Promise<void> {
   const victim = trial.random.pick(trial.cluster.nodes);
-  trial.fault(`SIGKILL ${victim.name}`);
+  const killedAt = trial.fault(`SIGKILL ${victim.name}`);
   await victim.kill();
   await trial.cluster.add();
+  trial.over(Math.max(0, killedAt + OFFLINE_AFTER_MS - now()));
 }
 
 /** Under its own load: emits that come too late for it fail. */
@@ -36,6 +38,7 @@ async function stop(trial: Trial): Promise<void> {
   await leaver.do("quiet");
   await leaver.kill();
   await trial.cluster.add();
+  trial.over();
 }
 
 const fastRestart = (trial: Trial): Promise<void> => trial.restartPostgres("fast", trial.random.between(0, 500));

@@ -1,4 +1,4 @@
-import { callsOf, checkCalls, checkExactlyOnce } from "../checks.js";
+import { callsOf, checkCalls, checkEmits, checkExactlyOnce } from "../checks.js";
 import { hasLostJob } from "../checks/kills.js";
 import { now } from "../history.js";
 import { OFFLINE_AFTER_MS } from "../protocol.js";
@@ -33,9 +33,10 @@ export const frozen: Scenario = {
       await trial.pause(frozenAt + length - now());
       victim.signal("SIGCONT");
       trial.fault(`SIGCONT ${victim.name}`);
-      await trial.within(3_000, "a node that woke rejoins", () => cluster.agrees());
+      await trial.converge();
     }
     await trial.settle();
+    checkEmits(trial);
     checkExactlyOnce(trial);
     trial.check(hasLostJob(trial, victim, frozenForLongAt), "the node that froze has lost no job");
     checkCalls(trial, callsOf(trial, others), troubles);

@@ -1,5 +1,5 @@
-import { callsOf, checkCalls, checkExactlyOnce } from "../checks.js";
-import { NOTICE_MS, checkInFlight, checkOrphans, checkTakeover, type Kill } from "../checks/kills.js";
+import { checkCalls, checkEmits, checkExactlyOnce } from "../checks.js";
+import { NOTICE_MS, callsUntilKilled, checkInFlight, checkOrphans, checkRouting, checkTakeover, type Kill } from "../checks/kills.js";
 import { until } from "../../support/wait.js";
 import { LEASE_MS } from "../protocol.js";
 import type { FaultNode } from "../cluster.js";
@@ -26,15 +26,18 @@ export const killed: Scenario = {
       await victim.kill();
       await trial.pause(LEASE_MS + 200);
       await cluster.add();
+      trial.over();
     }
     await trial.settle();
+    checkEmits(trial);
     checkExactlyOnce(trial);
     for (const kill of kills) {
       checkInFlight(trial, kill);
+      checkRouting(trial, kill, CALL_MS);
       checkTakeover(trial, kill);
     }
     checkOrphans(trial, kills);
-    checkCalls(trial, callsOf(trial, cluster.nodes), kills.map(({ at }) => [at, at + NOTICE_MS]));
+    checkCalls(trial, callsUntilKilled(trial, cluster.started, kills), kills.map(({ at }) => [at, at + NOTICE_MS]));
   },
 };
 

@@ -23,8 +23,7 @@ export const postgresDown: Scenario = {
     const duringOutage = await nextRate(trial, trial.size(4_000, 20_000));
     await postgres.start();
     const upAt = trial.fault("Postgres up");
-    await trial.within(BACK_LIMIT_MS, "all nodes emit again, hear broadcasts, run jobs and know each other", () => isBack(trial, upAt));
-    await trial.pause(500);
+    await Promise.all([trial.converge(), trial.within(BACK_LIMIT_MS, "all nodes emit again, hear broadcasts, run jobs and know each other", () => isBack(trial, upAt))]);
     await trial.settle();
     checkRate(trial, baseline, duringOutage);
     trial.none(trial.history.all("call").filter(failed), "failed calls");

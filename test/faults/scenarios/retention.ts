@@ -1,4 +1,4 @@
-import { checkBroadcasts, listeningThroughout } from "../checks.js";
+import { checkBroadcasts, checkEmits, listeningThroughout } from "../checks.js";
 import { checkResyncs, isTold } from "../checks/resyncs.js";
 import { now } from "../history.js";
 import type { FaultNode } from "../cluster.js";
@@ -22,11 +22,11 @@ export const retention: Scenario = {
     const longFrom = now();
     const awayFrom = await freeze(trial, victim, LONG_MS);
     const wokeAt = now();
-    await trial.within(CAUGHT_UP_MS, "the node is told to resync", () => isTold(trial, victim.name, awayFrom));
-    await trial.pause(500, 900);
+    await Promise.all([trial.converge(), trial.within(CAUGHT_UP_MS, "the node is told to resync", () => isTold(trial, victim.name, awayFrom))]);
     await trial.settle();
     const missed = [{ node: victim, from: 0, to: longFrom }, { node: victim, from: wokeAt, to: Infinity }];
     await checkBroadcasts(trial, [...listeningThroughout(others), ...missed], "kept");
+    checkEmits(trial);
     checkResyncs(trial, victim.name, awayFrom);
   },
 };

@@ -21,7 +21,6 @@ export const starved: Scenario = {
         await withStablePeers(trial, fault);
       }
     }
-    await trial.pause(500);
     await trial.settle();
     checkCalls(trial, callsOf(trial, nodes), []);
     checkQueries(trial, QUERY_LIMIT_MS, SLACK_MS);
@@ -41,6 +40,7 @@ async function withStablePeers(trial: Trial, fault: (trial: Trial) => Promise<vo
   const strike = async (): Promise<void> => {
     try {
       await fault(trial);
+      trial.over();
       await trial.pause(500);
     } finally {
       over = true;

@@ -15,7 +15,6 @@ export const transactions: Scenario = {
       await trial.terminate("backends in transactions", "state <> 'idle'", 3);
     }
     if (!trial.quick) await trial.restartPostgres("immediate");
-    await trial.pause(500);
     await trial.settle();
     checkAtomicity(trial);
   },
