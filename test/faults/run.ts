@@ -3,7 +3,7 @@
  * histories say. `-- --quick`, `--seed N`, `--only name`, `--runs N`.
  */
 import { within } from "#mesh/pipeline/time-limit.js";
-import { readArguments } from "./arguments.js";
+import { readArguments, type FaultOptions } from "./arguments.js";
 import { FaultyPostgres } from "./postgres.js";
 import { Random } from "./random.js";
 import { Trial, type Scenario } from "./trial.js";
@@ -26,6 +26,8 @@ const SCENARIOS = [
 ];
 const HISTORIES = ".data/faults";
 const SCENARIO_LIMIT_MS = 600_000;
+/** Of a quick run over all scenarios, without what the machine let it wait. */
+const QUICK_LIMIT_MS = 90_000;
 
 interface Outcome {
   readonly scenario: string;
@@ -33,7 +35,10 @@ interface Outcome {
   readonly faults: number;
   readonly operations: number;
   readonly violations: number;
+  readonly stalledMs: number;
 }
+
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 
 async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: number, quick: boolean): Promise<Outcome> {
   const startedAt = performance.now();
@@ -48,7 +53,6 @@ async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: numbe
   }
   const { history, violations, unjudged } = trial;
   const faults = history.all("fault").length;
-  const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
   const stalledMs = history.stalledMs(0, Infinity, trial.frozen);
   console.log(`${rpcAuth}, ${faults} faults, ${history.operations} operations, ${seconds(performance.now() - startedAt)}, ${seconds(stalledMs)} stalled`);
   if (unjudged.length > 0) {
@@ -59,19 +63,20 @@ async function runOnce(scenario: Scenario, postgres: FaultyPostgres, seed: numbe
     console.log(`  history: ${await history.save(HISTORIES, `${scenario.name}-${seed}`, { scenario: scenario.name, seed, quick, rpcAuth, violations })}`);
   }
   await trial.close();
-  return { scenario: scenario.name, runs: 1, faults, operations: history.operations, violations: violations.length };
+  return { scenario: scenario.name, runs: 1, faults, operations: history.operations, violations: violations.length, stalledMs };
 }
 
 function total(outcomes: readonly Outcome[]): Outcome[] {
   const totals = new Map<string, Outcome>();
   for (const next of outcomes) {
-    const sum = totals.get(next.scenario) ?? { scenario: next.scenario, runs: 0, faults: 0, operations: 0, violations: 0 };
+    const sum = totals.get(next.scenario) ?? { scenario: next.scenario, runs: 0, faults: 0, operations: 0, violations: 0, stalledMs: 0 };
     totals.set(next.scenario, {
       scenario: next.scenario,
       runs: sum.runs + next.runs,
       faults: sum.faults + next.faults,
       operations: sum.operations + next.operations,
       violations: sum.violations + next.violations,
+      stalledMs: sum.stalledMs + next.stalledMs,
     });
   }
   return [...totals.values()];
@@ -85,8 +90,18 @@ function printTable(outcomes: readonly Outcome[]): void {
   for (const { scenario, runs, faults, operations, violations } of outcomes) line(scenario, runs, faults, operations, violations);
 }
 
+/** True where a quick run has kept its time. */
+function judgeTime(outcomes: readonly Outcome[], tookMs: number, { quick, runs }: FaultOptions): boolean {
+  const stalledMs = outcomes.reduce((sum, outcome) => sum + outcome.stalledMs, 0);
+  const inTime = !quick || tookMs - stalledMs <= runs * QUICK_LIMIT_MS;
+  console.log(`\nall in ${seconds(tookMs)}, ${seconds(stalledMs)} of them stalled${inTime ? "" : `: TOO LONG, a quick run may take ${seconds(QUICK_LIMIT_MS)}`}`);
+  return inTime;
+}
+
 async function main(): Promise<number> {
-  const { seed, runs, only, quick } = readArguments(process.argv.slice(2));
+  const startedAt = performance.now();
+  const options = readArguments(process.argv.slice(2));
+  const { seed, runs, only, quick } = options;
   const chosen = SCENARIOS.filter(({ name }) => only.length === 0 || only.includes(name));
   if (only.some((name) => SCENARIOS.every((scenario) => scenario.name !== name))) throw new Error(`no such scenario; there are: ${SCENARIOS.map(({ name }) => name).join(", ")}`);
   console.log(`seed ${seed}${quick ? ", quick" : ""}, Node ${process.version}`);
@@ -100,7 +115,8 @@ async function main(): Promise<number> {
     await postgres.close();
   }
   printTable(total(outcomes));
-  return outcomes.some(({ violations }) => violations > 0) ? 1 : 0;
+  const inTime = judgeTime(outcomes, performance.now() - startedAt, options);
+  return inTime && outcomes.every(({ violations }) => violations === 0) ? 0 : 1;
 }
 
 // Takes the exit handlers along: nodes and Postgres may stand still.
