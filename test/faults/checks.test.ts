@@ -2,20 +2,27 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { checkFencing } from "./audit.js";
 import { checkBroadcasts, checkCalls, checkEmits, checkExactlyOnce, checkPunctuality, checkQueries } from "./checks.js";
-import type { Call, Emit, Entry, Transition } from "./history.js";
+import { GROUPS } from "./protocol.js";
+import type { Call, Effect, Emit, Entry, Transition } from "./history.js";
 import { assertFinds, call, effect, emit, found, heard, query, step, violations } from "./planted.js";
 
 describe("the checker of balanced events", () => {
-  test("is content with one effect for each accepted event, and none or one for a failed emit", () => {
+  const ran = (seq: number, more: Partial<Effect> = {}): Effect[] => GROUPS.map((group) => effect(seq, { group, ...more }));
+
+  test("is content with one effect in each group for each accepted event, and any for a failed emit", () => {
     const failed = { error: "DATABASE_UNAVAILABLE: gone" };
-    assertFinds(violations([emit(1), emit(2, failed), emit(3, failed), effect(1), effect(3)], checkExactlyOnce));
+    assertFinds(violations([emit(1), emit(2, failed), emit(3, failed), ...ran(1), effect(3)], checkExactlyOnce));
   });
 
-  test("finds an accepted event without effect", () => assertFinds(violations([emit(1), emit(2), effect(1)], checkExactlyOnce), /without effect: 1/));
+  test("finds an accepted event without effect in a group, though another has it", () => {
+    assertFinds(violations([emit(1), ...ran(1), emit(2), effect(2)], checkExactlyOnce), /without effect in group mirror: 1/);
+    assertFinds(violations([emit(1), ...ran(1), emit(2), effect(2, { group: "mirror" })], checkExactlyOnce), /without effect in group probe: 1/);
+  });
 
-  test("finds an event with two effects, even of an emit that failed", () => {
+  test("finds an event with two effects in a group, even of an emit that failed", () => {
     const failed = emit(2, { error: "TIMEOUT: late" });
-    assertFinds(violations([emit(1), effect(1), failed, effect(2), effect(2, { node: "n3" })], checkExactlyOnce), /more than one effect: 1/);
+    assertFinds(violations([emit(1), ...ran(1), failed, effect(2), effect(2, { node: "n3" })], checkExactlyOnce), /more than one effect in group probe: 1/);
+    assertFinds(violations([emit(1), ...ran(1), effect(1, { group: "mirror" })], checkExactlyOnce), /more than one effect in group mirror: 1/);
   });
 
   test("is not content where no event was accepted", () => {

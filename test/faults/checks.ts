@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { idOf, now } from "./history.js";
+import { GROUPS } from "./protocol.js";
 import type { Call, Effect, Emit, Heard, Query } from "./history.js";
 import type { Findings } from "./findings.js";
 
 const ARRIVAL_LIMIT_MS = 10_000;
 
-interface Named {
+export interface Named {
   readonly name: string;
 }
 
@@ -26,18 +27,20 @@ export function accepted(findings: Findings, event: Emit["event"]): Emit[] {
   return findings.history.all("emit").filter((emit) => emit.event === event && emit.error === null);
 }
 
-export function effectsOf(findings: Findings, event: Effect["event"]): Map<string, Effect[]> {
-  return groupBy(findings.history.all("effect").filter((effect) => effect.event === event), idOf);
+/** By the emit that they are of. */
+export function effectsOf(findings: Findings, event: Effect["event"], group: string = GROUPS[0]): Map<string, Effect[]> {
+  return groupBy(findings.history.all("effect").filter((effect) => effect.event === event && effect.group === group), idOf);
 }
 
-/** Every accepted balanced event has its effect, and no event has two. An emit that failed may have been committed. */
+/** Every accepted balanced event has its effect in each group, and no event has two in one. An emit that failed may have been committed. */
 export function checkExactlyOnce(findings: Findings): void {
-  const effects = effectsOf(findings, "balanced");
   const emits = accepted(findings, "balanced");
-  const lost = emits.filter((emit) => !effects.has(emitId(emit)));
   findings.check(emits.length > 0, "no balanced event was accepted");
-  findings.none(lost, "accepted balanced events without effect");
-  findings.none([...effects.values()].filter(({ length }) => length > 1), "balanced events with more than one effect");
+  for (const group of GROUPS) {
+    const effects = effectsOf(findings, "balanced", group);
+    findings.none(emits.filter((emit) => !effects.has(emitId(emit))), `accepted balanced events without effect in group ${group}`);
+    findings.none([...effects.values()].filter(({ length }) => length > 1), `balanced events with more than one effect in group ${group}`);
+  }
 }
 
 /** No broadcast was heard later than `limitMs` after it was accepted. */

@@ -45,7 +45,7 @@ export interface Emit {
 /** A broadcast at a handler. */
 export interface Heard {
   readonly kind: "heard";
-  readonly event: "broadcast" | "kept";
+  readonly event: "broadcast" | "kept" | "transaction";
   readonly node: string;
   readonly emitter: string;
   readonly seq: number;
@@ -59,10 +59,11 @@ export interface Resync {
   readonly at: number;
 }
 
-/** A row that a balanced handler or a transaction has written. */
+/** A row that a balanced handler, a job or a transaction has written. `follow-up`: for an event that a job has emitted. */
 export interface Effect {
   readonly kind: "effect";
-  readonly event: "balanced" | "transaction" | "mark";
+  readonly event: "balanced" | "transaction" | "mark" | "job" | "follow-up";
+  readonly group: string;
   readonly node: string;
   readonly emitter: string;
   readonly seq: number;

@@ -1,17 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { chimpbaseMesh, createHost, service } from "@chimpbase/mesh";
-import type { Context, LogLevel } from "@chimpbase/mesh";
+import { chimpbaseMesh, createHost } from "@chimpbase/mesh";
+import type { LogLevel } from "@chimpbase/mesh";
 import { setClock } from "../cluster/clock.js";
 import { serveCommands } from "../cluster/process.js";
-import { until } from "../support/wait.js";
 import { now } from "./history.js";
 import { Journal } from "./journal.js";
 import { KeptBus } from "./kept-bus.js";
 import { LoadGenerator } from "./load.js";
+import { FaultServices, type Payload } from "./services.js";
 import { watchStalls } from "./stalls.js";
 import type { Call, Emit } from "./history.js";
 import { HEARTBEAT_MS, LEASE_MS, OFFLINE_AFTER_MS, POOL_SIZE, QUERY_LIMIT_MS } from "./protocol.js";
-import type { Load, NodeCommands, NodeConfig, Saturation } from "./protocol.js";
+import type { Load, Memory, NodeCommands, NodeConfig, Saturation } from "./protocol.js";
 
 /** One node under faults: makes load as its parent says, and reports what became of each operation. */
 const { name: node, database, port, advertisedUrl, rpcAuth, clockMs, retentionMs } = JSON.parse(process.env["NODE_CONFIG"]!) as NodeConfig;
@@ -21,52 +21,7 @@ const stopWatching = watchStalls(node, (entry) => journal.add(entry));
 const generator = new LoadGenerator((operations) => journal.add({ kind: "omission", node, operations, at: now() }));
 const sent = { balanced: 0, broadcast: 0, transaction: 0, kept: 0 };
 let kept: KeptBus | undefined;
-let heard = 0;
-
-interface Payload {
-  readonly emitter: string;
-  readonly seq: number;
-  readonly jobMs?: number;
-}
-
-const insert = (ctx: Context, event: string, { emitter, seq }: Payload): Promise<unknown> =>
-  ctx.db.query("INSERT INTO effects (event, node, emitter, seq) VALUES (?1, ?2, ?3, ?4)", [event, node, emitter, seq]);
-
-const probe = service({
-  name: "probe",
-  version: 1,
-  actions: {
-    work: async (ctx: Context, { ms }: { ms: number }) => {
-      if (ms > 0) await sleep(ms);
-      return node;
-    },
-    ask: (ctx: Context) => ctx.db.query("SELECT 1"),
-    hold: (ctx: Context, { ms }: { ms: number }) => ctx.transaction((tx) => tx.db.query("SELECT pg_sleep(?1::float8 / 1000)", [ms])),
-    burn: (_ctx: Context, { ms }: { ms: number }) => {
-      for (const end = performance.now() + ms; performance.now() < end; );
-      return node;
-    },
-    transact: (ctx: Context, payload: Payload & { fails: boolean }) =>
-      ctx.transaction(async (tx) => {
-        await insert(tx, "mark", payload);
-        await tx.mesh.emit("fault.transaction", payload, { balanced: true });
-        await sleep(10);
-        if (payload.fails) throw Object.assign(new Error("rolled back"), { code: "ROLLED_BACK" });
-      }),
-  },
-  events: {
-    "fault.balanced": {
-      balanced: true,
-      handler: async (ctx: Context, payload: Payload) => {
-        await insert(ctx, "balanced", payload);
-        if (payload.jobMs !== undefined) await sleep(payload.jobMs);
-      },
-    },
-    "fault.transaction": { balanced: true, handler: (ctx: Context, payload: Payload) => insert(ctx, "transaction", payload) },
-    "fault.broadcast": (_ctx: Context, { emitter, seq }: Payload) => journal.add({ kind: "heard", event: "broadcast", node, emitter, seq, at: now() }),
-    "fault.exercise": () => void heard++,
-  },
-});
+const faults = new FaultServices(node, journal);
 
 const host = createHost({
   name: node,
@@ -76,7 +31,7 @@ const host = createHost({
   secrets: { values: { MESH_TOKEN: "faults" } },
   logger: { level: (process.env["FAULTS_LOG"] ?? "silent") as LogLevel },
 });
-host.register(chimpbaseMesh({ services: [probe], meshToken: "MESH_TOKEN", rpcAuth, advertisedUrl, heartbeatMs: HEARTBEAT_MS, offlineAfterMs: OFFLINE_AFTER_MS, gcAfterMs: 60_000 }));
+host.register(faults.worker, chimpbaseMesh({ services: [...faults.services], meshToken: "MESH_TOKEN", rpcAuth, advertisedUrl, heartbeatMs: HEARTBEAT_MS, offlineAfterMs: OFFLINE_AFTER_MS, gcAfterMs: 60_000 }));
 
 interface Outcome<T> {
   readonly startedAt: number;
@@ -147,22 +102,28 @@ async function saturate({ nodeId, concurrency, burnMs, lengthMs }: Saturation): 
 }
 
 const AT_ONCE = 50;
+/** One event of so many goes to a group. */
+const BALANCED_EVERY = 5;
 
-async function exercise(rounds: number): Promise<number> {
-  const before = heard;
+async function exercise(rounds: number): Promise<void> {
+  const peers = host.mesh.peers();
   for (let round = 0; round < rounds; round += AT_ONCE) {
     await Promise.all(
-      Array.from({ length: AT_ONCE }, async () => {
-        await host.mesh.call("v1.probe.work", { ms: 0 }, { strategy: "round-robin" });
-        await host.mesh.emit("fault.exercise", { round });
+      Array.from({ length: AT_ONCE }, async (_, turn) => {
+        await host.mesh.call("v1.probe.work", { ms: 0 }, { nodeId: peers[turn % peers.length]!.nodeId });
+        if (turn % BALANCED_EVERY === 0) await host.mesh.emit("fault.exercise.balanced", { round }, { balanced: true });
+        else await host.mesh.emit("fault.exercise", { round });
       }),
     );
   }
-  await until(() => heard - before >= rounds, { timeoutMs: 60_000 });
+}
+
+async function memory(): Promise<Memory> {
   global.gc!();
   await sleep(50);
   global.gc!();
-  return process.memoryUsage().heapUsed;
+  const { rss, heapUsed } = process.memoryUsage();
+  return { rss, heapUsed };
 }
 
 serveCommands<NodeCommands>({
@@ -185,10 +146,8 @@ serveCommands<NodeCommands>({
   },
   exercise,
   saturate,
-  memory: async () => {
-    global.gc!();
-    return process.memoryUsage.rss();
-  },
+  exercised: async () => faults.exercised,
+  memory,
   leave: async () => {
     await host.stop();
     await kept?.close();

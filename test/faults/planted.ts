@@ -4,7 +4,7 @@ import type { Call, Effect, Emit, Entry, Heard, Query, Transition } from "./hist
 
 export const emit = (seq: number, more: Partial<Emit> = {}): Emit =>
   ({ kind: "emit", event: "balanced", node: "n1", seq, startedAt: seq, endedAt: seq + 1, error: null, ...more });
-export const effect = (seq: number, more: Partial<Effect> = {}): Effect => ({ kind: "effect", event: "balanced", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
+export const effect = (seq: number, more: Partial<Effect> = {}): Effect => ({ kind: "effect", event: "balanced", group: "probe", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
 export const heard = (seq: number, more: Partial<Heard> = {}): Heard => ({ kind: "heard", event: "broadcast", node: "n2", emitter: "n1", seq, at: seq + 2, ...more });
 export const call = (more: Partial<Call> = {}): Call =>
   ({ kind: "call", node: "n1", attempts: 0, startedAt: 10_000, endedAt: 10_010, ranOn: "n2", error: null, retryable: null, failedOn: null, ...more });

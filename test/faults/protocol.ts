@@ -6,6 +6,8 @@ export const HEARTBEAT_MS = 300;
 export const OFFLINE_AFTER_MS = 1_000;
 export const LEASE_MS = 1_500;
 export const POOL_SIZE = 10;
+/** Of the balanced event: each gets every one. */
+export const GROUPS = ["probe", "mirror"] as const;
 
 /** What a node's process is told at birth. */
 export interface NodeConfig {
@@ -38,7 +40,7 @@ export interface Load {
   /** Tries after the first, of all calls. */
   readonly attempts?: number;
   readonly balanced?: number;
-  /** How long the handler of a balanced event runs after its write. */
+  /** How long each group's handler of a balanced event runs after its write. */
   readonly jobMs?: number;
   readonly broadcasts?: number;
   /** One in three rolls back. */
@@ -57,6 +59,12 @@ export interface Saturation {
   readonly lengthMs: number;
 }
 
+/** What a process holds, without garbage, in bytes. */
+export interface Memory {
+  readonly rss: number;
+  readonly heapUsed: number;
+}
+
 export interface NodeCommands {
   start(): Promise<{ readonly nodeId: string }>;
   stop(): Promise<void>;
@@ -69,12 +77,13 @@ export interface NodeCommands {
   reaches(nodeId: string): Promise<boolean>;
   /** Holds all connections of its pool, each in a transaction, for this long. */
   hog(ms: number): Promise<void>;
-  /** Calls and broadcasts as fast as they go, and what the heap holds afterwards, in bytes. */
-  exercise(rounds: number): Promise<number>;
+  /** So many calls to the other nodes, and as many events, as fast as they go; one event in five is balanced. */
+  exercise(rounds: number): Promise<void>;
+  /** Events of all nodes' exercises that have come here. */
+  exercised(): Promise<{ readonly broadcasts: number; readonly balanced: number }>;
   /** What the other node serves at most, in calls a second. */
   saturate(saturation: Saturation): Promise<number>;
-  /** What the process holds, in bytes. */
-  memory(): Promise<number>;
+  memory(): Promise<Memory>;
   /** Stops, or waits for the end of a stop by SIGTERM, and lets go of the parent: the process must end by itself. */
   leave(): Promise<void>;
 }

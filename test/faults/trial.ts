@@ -25,9 +25,9 @@ const BACK_LIMIT_MS = 5_000;
 const CHANNEL = "chimpbase:public:mesh";
 /** Transactions are short, and sessions that were just ended are coming back. */
 const TERMINATE_LIMIT_MS = 2_000;
-const EFFECTS_SQL = "CREATE TABLE effects (event TEXT, node TEXT, emitter TEXT, seq INTEGER, at TIMESTAMPTZ DEFAULT clock_timestamp())";
+const EFFECTS_SQL = "CREATE TABLE effects (event TEXT, grp TEXT, node TEXT, emitter TEXT, seq INTEGER, at TIMESTAMPTZ DEFAULT clock_timestamp())";
 const READ_EFFECTS_SQL =
-  "SELECT 'effect' AS kind, event, node, emitter, seq, extract(epoch FROM at)::float8 * 1000 AS at FROM effects ORDER BY at";
+  "SELECT 'effect' AS kind, event, grp AS \"group\", node, emitter, seq, extract(epoch FROM at)::float8 * 1000 AS at FROM effects ORDER BY at";
 
 /** One run of one scenario: what it may use, and what it has found. */
 export class Trial extends Findings {

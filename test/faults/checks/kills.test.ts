@@ -1,6 +1,6 @@
 import { describe, test } from "node:test";
 import assert from "node:assert/strict";
-import { LEASE_MS } from "../protocol.js";
+import { GROUPS, LEASE_MS } from "../protocol.js";
 import { assertFinds, call, effect, emit, found, step, violations } from "../planted.js";
 import { callsUntilKilled, checkInFlight, checkOrphans, checkRouting, checkTakeover, hasLostJob, type Kill } from "./kills.js";
 import type { Call, Entry, Transition } from "../history.js";
@@ -59,18 +59,20 @@ describe("the checker of takeovers", () => {
   const before = emit(1, { startedAt: AT - 10, endedAt: AT - 5 });
   const takeover = (...entries: readonly Entry[]): string[] => violations(entries, (findings) => checkTakeover(findings, kill));
 
+  const ran = (seq: number, at: number): Entry[] => GROUPS.map((group) => effect(seq, { group, at }));
+
   test("is content with events that ran before the kill or soon after it", () => {
-    assertFinds(takeover(before, effect(1, { at: AT + LIMIT_MS }), emit(2, { startedAt: AT - 900, endedAt: AT - 890 }), effect(2, { at: AT - 800 })));
+    assertFinds(takeover(before, ...ran(1, AT + LIMIT_MS), emit(2, { startedAt: AT - 900, endedAt: AT - 890 }), ...ran(2, AT - 800)));
   });
   test("asks for no event that was accepted later, or failed", () => {
-    assertFinds(takeover(emit(1, { startedAt: AT, endedAt: AT + 1 }), effect(1, { at: AT + 9_000 }), emit(2, { startedAt: AT - 9, endedAt: AT - 8, error: "TIMEOUT: late" })));
+    assertFinds(takeover(emit(1, { startedAt: AT, endedAt: AT + 1 }), ...ran(1, AT + 9_000), emit(2, { startedAt: AT - 9, endedAt: AT - 8, error: "TIMEOUT: late" })));
   });
-  test("finds one that ran too late", () => assertFinds(takeover(before, effect(1, { at: AT + LIMIT_MS + 1 })), /ran too late: 1/));
-  test("finds one that never ran", () => assertFinds(takeover(before), /ran too late: 1/));
+  test("finds one that ran too late", () => assertFinds(takeover(before, ...ran(1, AT + LIMIT_MS + 1)), /probe that ran too late .*: 1/, /mirror that ran too late .*: 1/));
+  test("finds one that never ran in a group", () => assertFinds(takeover(before, effect(1, { at: AT })), /mirror that ran too late .*: 1/));
   test("does not count the time in which the machine let processes wait", () => {
     const stall = { kind: "stall" as const, node: "n2", from: AT + 100, to: AT + 300 };
-    assertFinds(takeover(before, effect(1, { at: AT + LIMIT_MS + 150 }), stall));
-    assertFinds(takeover(before, effect(1, { at: AT + LIMIT_MS + 250 }), stall), /ran too late: 1/);
+    assertFinds(takeover(before, ...ran(1, AT + LIMIT_MS + 150), stall));
+    assertFinds(takeover(before, ...ran(1, AT + LIMIT_MS + 250), stall), /probe that ran too late/, /mirror that ran too late/);
   });
 });
 

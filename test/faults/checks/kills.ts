@@ -1,6 +1,6 @@
 import { accepted, callsOf, effectsOf, failed, retried } from "../checks.js";
 import { idOf } from "../history.js";
-import { LEASE_MS } from "../protocol.js";
+import { GROUPS, LEASE_MS } from "../protocol.js";
 import type { Findings } from "../findings.js";
 import type { Call, Transition } from "../history.js";
 
@@ -55,13 +55,15 @@ export function checkRouting(findings: Findings, { at, victim, survivors }: Kill
   findings.none(calls.filter(stray), "calls that still met a killed node a second later");
 }
 
-/** Every event accepted before the kill has its effect soon after it at the latest. */
+/** Every event accepted before the kill has its effect in each group soon after it at the latest. */
 export function checkTakeover(findings: Findings, { at }: Kill): void {
-  const effects = effectsOf(findings, "balanced");
   const pending = accepted(findings, "balanced").filter(({ endedAt }) => endedAt <= at);
-  const ranAt = (node: string, seq: number): number => effects.get(idOf({ emitter: node, seq }))?.[0]?.at ?? Infinity;
-  const late = pending.filter(({ node, seq }) => findings.took(at, ranAt(node, seq)) > LEASE_MS + 1_000);
-  findings.none(late, "jobs of a killed node that ran too late");
+  for (const group of GROUPS) {
+    const effects = effectsOf(findings, "balanced", group);
+    const ranAt = (node: string, seq: number): number => effects.get(idOf({ emitter: node, seq }))?.[0]?.at ?? Infinity;
+    const late = pending.filter(({ node, seq }) => findings.took(at, ranAt(node, seq)) > LEASE_MS + 1_000);
+    findings.none(late, `jobs of group ${group} that ran too late after a kill`);
+  }
 }
 
 /** Others take the jobs that killed nodes held, within the lease, as Postgres saw it. Some were held. */

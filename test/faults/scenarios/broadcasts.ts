@@ -1,4 +1,5 @@
-import { checkBroadcasts, checkEmits, checkPunctuality, listeningThroughout } from "../checks.js";
+import { checkBroadcasts, checkEmits, checkExactlyOnce, checkPunctuality, listeningThroughout } from "../checks.js";
+import type { Link } from "../link.js";
 import type { Scenario, Trial } from "../trial.js";
 
 /** After being accepted, with a fault of up to 1.5 s in between. */
@@ -9,8 +10,8 @@ export const broadcasts: Scenario = {
   promise: "every subscribed node gets every accepted broadcast once, in order of its emitter, across lost connections and restarts of Postgres",
   async run(trial) {
     const nodes = await trial.cluster.start(3);
-    await trial.cluster.load({ broadcasts: 60 });
-    const faults = [terminateListen, terminateIdle, cutLink, blackHole, fastRestart, crash];
+    await trial.cluster.load({ broadcasts: 60, balanced: 15, jobMs: 50 });
+    const faults = [terminateListen, terminateIdle, cutLink, blackHole, halfOpen, fastRestart, crash];
     for (let round = 0; round < trial.size(1, 3); round++) {
       for (const fault of trial.random.shuffled(faults).slice(0, trial.size(4, faults.length))) {
         await trial.pause(200, 900);
@@ -21,6 +22,7 @@ export const broadcasts: Scenario = {
     await checkBroadcasts(trial, listeningThroughout(nodes));
     checkPunctuality(trial, LATE_MS);
     checkEmits(trial);
+    checkExactlyOnce(trial);
     trial.check(trial.history.all("heard").length > 0, "no broadcast was heard");
   },
 };
@@ -39,10 +41,14 @@ async function cutLink(trial: Trial): Promise<void> {
   trial.over();
 }
 
-async function blackHole(trial: Trial): Promise<void> {
+const blackHole = (trial: Trial): Promise<void> => silence(trial, "black hole", (link) => link.blackHole());
+/** What is sent there is done, and no answer comes. */
+const halfOpen = (trial: Trial): Promise<void> => silence(trial, "half-open", (link) => link.halfOpen());
+
+async function silence(trial: Trial, what: string, strike: (link: Link) => void): Promise<void> {
   const victim = trial.random.pick(trial.cluster.nodes);
-  trial.fault(`black hole between ${victim.name} and Postgres`);
-  victim.postgres.blackHole();
+  trial.fault(`${what} between ${victim.name} and Postgres`);
+  strike(victim.postgres);
   await trial.pause(500, 1_500);
   victim.postgres.heal();
   trial.over();

@@ -5,13 +5,13 @@ import type { Scenario, Trial } from "../trial.js";
 
 export const exactlyOnce: Scenario = {
   name: "exactly-once",
-  promise: "every accepted balanced event has its database effect exactly once, under kills, stops and restarts of Postgres",
+  promise: "every accepted balanced event has its database effect exactly once in each group, under kills, stops and restarts of Postgres",
   async run(trial) {
     await trial.cluster.start(3);
     const faults = [kill, stop, fastRestart, crash, terminateSome];
     for (let round = 0; round < trial.size(1, 3); round++) {
       for (const fault of trial.random.shuffled(faults)) {
-        await trial.cluster.load({ balanced: 15, jobMs: 400 });
+        await trial.cluster.load({ balanced: 8, jobMs: 400 });
         await trial.pause(200, 900);
         await fault(trial);
       }

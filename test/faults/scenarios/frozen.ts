@@ -20,7 +20,7 @@ export const frozen: Scenario = {
     const victim = trial.random.pick(nodes);
     trial.frozen.push(victim.name);
     const others = nodes.filter((node) => node !== victim);
-    await cluster.load({ calls: 100, balanced: 30, jobMs: 300, timeoutMs: CALL_LIMIT_MS });
+    await cluster.load({ calls: 100, balanced: 12, jobMs: 300, timeoutMs: CALL_LIMIT_MS });
     const troubles: (readonly [number, number])[] = [];
     let frozenForLongAt = Infinity;
     for (const length of Array.from({ length: trial.size(1, 2) }, () => [SHORT_MS, LONG_MS]).flat()) {

@@ -17,7 +17,7 @@ export const killed: Scenario = {
     await cluster.start(3);
     const kills: Kill[] = [];
     for (let round = 0; round < trial.size(1, 5); round++) {
-      await cluster.load({ calls: 100, balanced: 20, jobMs: 200, workMs: CALL_MS, timeoutMs: CALL_LIMIT_MS });
+      await cluster.load({ calls: 100, balanced: 12, jobMs: 200, workMs: CALL_MS, timeoutMs: CALL_LIMIT_MS });
       await trial.pause(700, 1_400);
       const victim = random.pick(cluster.nodes);
       const survivors = cluster.nodes.filter((node) => node !== victim);

@@ -1,9 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { callsOf, checkCalls } from "../checks.js";
+import { checkGrowth } from "../checks/overload.js";
 import type { FaultNode } from "../cluster.js";
+import type { Memory } from "../protocol.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const MOST_GROWTH = 5 * 1024 * 1024;
+const ARRIVAL_LIMIT_MS = 30_000;
 const EXIT_LIMIT_MS = 3_000;
 
 export const leftovers: Scenario = {
@@ -16,17 +19,34 @@ export const leftovers: Scenario = {
     await trial.pause(1_000);
     await trial.settle();
     checkCalls(trial, callsOf(trial, nodes), []);
-    await checkHeap(trial, nodes[0]!);
+    await checkHeap(trial, nodes);
     trial.fault("stop of all nodes");
     await Promise.all(nodes.map((node) => checkEnd(trial, node)));
     await checkDatabase(trial);
   },
 };
 
-async function checkHeap(trial: Trial, node: FaultNode): Promise<void> {
-  const before = await node.do("exercise", trial.size(3_000, 20_000));
-  const after = await node.do("exercise", trial.size(5_000, 100_000));
-  trial.check(after - before < MOST_GROWTH, `the heap grew by ${((after - before) / 2 ** 20).toFixed(1)} MiB`);
+/** Each node calls the others and is called by them, and gets the events of all. */
+async function checkHeap(trial: Trial, nodes: readonly FaultNode[]): Promise<void> {
+  const before = await exercise(trial, nodes, trial.size(1_500, 10_000));
+  const after = await exercise(trial, nodes, trial.size(2_500, 50_000));
+  const grown = after.map(({ heapUsed }, index) => heapUsed - before[index]!.heapUsed);
+  checkGrowth(trial, "the heap", grown, MOST_GROWTH);
+}
+
+async function exercise(trial: Trial, nodes: readonly FaultNode[], rounds: number): Promise<Memory[]> {
+  const before = await come(nodes);
+  await Promise.all(nodes.map((node) => node.do("exercise", rounds)));
+  const due = nodes.length * rounds;
+  await trial.within(ARRIVAL_LIMIT_MS, "all events of the exercise come", async () => (await come(nodes)).every((count, index) => count - before[index]! >= due));
+  return Promise.all(nodes.map((node) => node.do("memory")));
+}
+
+/** For each node, its broadcasts and the balanced events of all. */
+async function come(nodes: readonly FaultNode[]): Promise<number[]> {
+  const counts = await Promise.all(nodes.map((node) => node.do("exercised")));
+  const balanced = counts.reduce((sum, count) => sum + count.balanced, 0);
+  return counts.map(({ broadcasts }) => broadcasts + balanced);
 }
 
 /** It lets go of everything, and its process ends because nothing holds it. */

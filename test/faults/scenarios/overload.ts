@@ -18,25 +18,28 @@ export const overload: Scenario = {
     await caller.do("saturate", { nodeId: server.nodeId, concurrency: CONCURRENCY, burnMs: BURN_MS, lengthMs: 1_000 });
     const peak = await caller.do("saturate", { nodeId: server.nodeId, concurrency: CONCURRENCY, burnMs: BURN_MS, lengthMs: trial.size(1_500, 3_000) });
     await cluster.load({ calls: 50, nodeId: caller.nodeId, timeoutMs: CALL_LIMIT_MS }, [bystander]);
-    const before = await memory([server, caller]);
+    const before = await rss([server, caller]);
     const from = trial.fault(`${Math.round(2 * peak)} calls/s to ${server.name}, which can serve ${Math.round(peak)}`);
     await cluster.load({ calls: 2 * peak, nodeId: server.nodeId, timeoutMs: CALL_LIMIT_MS, burnMs: BURN_MS, attempts: 0 }, [caller]);
-    await trial.pause(lengthMs);
+    await trial.pause(lengthMs / 2);
+    const halfway = await rss([server, caller]);
+    await trial.pause(from + lengthMs - now());
     const to = now();
+    const atEnd = await rss([server, caller]);
     await cluster.quiet();
     trial.fault("the load ends");
-    const after = await memory([server, caller]);
+    const after = await rss([server, caller]);
 
     const calls = callsOf(trial, [caller]).filter(({ startedAt }) => startedAt >= from && startedAt <= to);
     checkGoodput(trial, calls, peak, from, to);
     checkRefusals(trial, calls);
-    checkMemory(trial, before, after);
+    checkMemory(trial, { before, halfway, atEnd, after });
     checkCalls(trial, callsOf(trial, [bystander]), []);
     trial.check(await caller.do("reaches", server.nodeId), "the node serves no call after the overload");
     await trial.settle();
   },
 };
 
-function memory(nodes: readonly FaultNode[]): Promise<number[]> {
-  return Promise.all(nodes.map((node) => node.do("memory")));
+async function rss(nodes: readonly FaultNode[]): Promise<number[]> {
+  return (await Promise.all(nodes.map((node) => node.do("memory")))).map((memory) => memory.rss);
 }

@@ -1,6 +1,7 @@
 import { checkBroadcasts, checkEmits, checkExactlyOnce, failed, listeningThroughout } from "../checks.js";
 import { callRate, checkRate, emittersSince, hearersSince } from "../checks/recovery.js";
 import { now } from "../history.js";
+import { GROUPS } from "../protocol.js";
 import type { Scenario, Trial } from "../trial.js";
 
 const BACK_LIMIT_MS = 5_000;
@@ -23,7 +24,7 @@ export const postgresDown: Scenario = {
     const duringOutage = await nextRate(trial, trial.size(4_000, 20_000));
     await postgres.start();
     const upAt = trial.fault("Postgres up");
-    await Promise.all([trial.converge(), trial.within(BACK_LIMIT_MS, "all nodes emit again, hear broadcasts, run jobs and know each other", () => isBack(trial, upAt))]);
+    await Promise.all([trial.converge(), trial.within(BACK_LIMIT_MS, "all nodes emit again, hear broadcasts, run jobs of each group and know each other", () => isBack(trial, upAt))]);
     await trial.settle();
     checkRate(trial, baseline, duringOutage);
     trial.none(trial.history.all("call").filter(failed), "failed calls");
@@ -43,6 +44,6 @@ async function nextRate(trial: Trial, ms: number): Promise<number> {
 /** With what was emitted since `upAt`. */
 async function isBack(trial: Trial, upAt: number): Promise<boolean> {
   if (emittersSince(trial, upAt).size < 3 || hearersSince(trial, upAt).size < 3 || !(await trial.cluster.agrees())) return false;
-  const workers = await trial.query("SELECT DISTINCT node FROM effects WHERE extract(epoch FROM at) * 1000 > $1", [upAt]);
-  return workers.length === 3;
+  const workers = await trial.query("SELECT DISTINCT node, grp FROM effects WHERE extract(epoch FROM at) * 1000 > $1", [upAt]);
+  return workers.length === 3 * GROUPS.length;
 }

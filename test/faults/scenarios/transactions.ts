@@ -1,14 +1,15 @@
-import { checkAtomicity, wasHit } from "../checks/transactions.js";
+import { checkAtomicity, unheard, wasHit } from "../checks/transactions.js";
 import type { Scenario } from "../trial.js";
 
 /** Transactions are short: a round may find none. */
 const MOST_ROUNDS = 60;
+const ARRIVAL_LIMIT_MS = 5_000;
 
 export const transactions: Scenario = {
   name: "transactions",
-  promise: "what a transaction emits arrives once where it commits, never where it does not, with backends terminated in the middle",
+  promise: "what a transaction emits and enqueues arrives once where it commits, never where it does not, with backends terminated in the middle",
   async run(trial) {
-    await trial.cluster.start(3);
+    const nodes = await trial.cluster.start(3);
     await trial.cluster.load({ transactions: 40 });
     for (let round = 0; round < trial.size(6, 30) || (!wasHit(trial) && round < MOST_ROUNDS); round++) {
       await trial.pause(150, 500);
@@ -16,6 +17,7 @@ export const transactions: Scenario = {
     }
     if (!trial.quick) await trial.restartPostgres("immediate");
     await trial.settle();
-    checkAtomicity(trial);
+    await trial.within(ARRIVAL_LIMIT_MS, "broadcasts of committed transactions are on their way", () => nodes.every((node) => unheard(trial, node).length === 0));
+    checkAtomicity(trial, nodes);
   },
 };
