@@ -21,6 +21,7 @@ export class Leases {
   /** Tokens of claims of which nothing is held any more. */
   #ended: string[] = [];
   #timer: NodeJS.Timeout | undefined;
+  #used = false;
   #closed = false;
   #failures = 0;
 
@@ -30,7 +31,13 @@ export class Leases {
     this.#log = log;
   }
 
+  /** Some job was held at some time. */
+  get used(): boolean {
+    return this.#used;
+  }
+
   hold(job: HeldJob): void {
+    this.#used = true;
     const older = this.#held.get(job.claimed.id);
     // Claimed anew by this very process: the earlier run has lost it.
     if (older !== undefined) this.#lose(older);

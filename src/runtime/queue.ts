@@ -108,9 +108,9 @@ export class JobQueue {
     );
   }
 
-  /** Forgets claims of which nothing is held any more. */
-  async forget(ended: readonly string[]): Promise<void> {
-    await this.#storage.query(endedClaimsSql(this.#claims, this.#jobs, "token = ANY ($1::uuid[])"), [ended], RESERVED);
+  /** Forgets this node's claims of which nothing is held any more: also those that a claim or a look was to forget, and passed by. */
+  async forget(): Promise<void> {
+    await this.#storage.query(endedClaimsSql(this.#claims, this.#jobs, "holder = $1"), [this.#nodeId], RESERVED);
   }
 
   /** Returns the ids that were still ours, and are done now. */

@@ -191,7 +191,6 @@ class Engine implements WorkerEngine {
 
   /** Where it fails, other nodes delete the rows when their leases end. */
   async #forgetEnded(): Promise<void> {
-    const ended = this.#leases.takeEnded();
-    if (ended.length > 0) await within(Promise.allSettled([this.#queue.forget(ended)]), FORGET_LIMIT_MS);
+    if (this.#leases.used) await within(Promise.allSettled([this.#queue.forget()]), FORGET_LIMIT_MS);
   }
 }

@@ -236,4 +236,25 @@ describe("leases", () => {
     await until(() => taken === 1, { timeoutMs: 1_000 });
     assert.deepEqual(await cluster.storage.query("SELECT * FROM effects"), []);
   });
+
+  it("leave no row behind on a node that stops, even where its claim was locked when its jobs ended", async () => {
+    const { engine } = await cluster.node({ pollIntervalMs: 20 });
+    const gate = new Gate();
+    let ran = 0;
+    await engine.attach([worker("q", async () => { await gate.pass(); ran++; })]);
+    engine.start();
+    await cluster.enqueue("q", [0]);
+    engine.wake([queueLane("q")]);
+    await until(() => gate.waiting === 1);
+    await cluster.storage.transaction(async (tx) => {
+      await tx.query("SELECT FROM _chimpbase_mesh_claims FOR UPDATE");
+      gate.open();
+      await until(() => cluster.settled());
+      // Looks that would delete the row pass it by.
+      await sleep(200);
+    });
+    assert.equal(ran, 1);
+    await engine.stop();
+    assert.equal(await cluster.claims(), 0);
+  });
 });
