@@ -123,6 +123,11 @@ describe("the checkers of what needs the database", () => {
     assertFinds(violations([query(), query({ error: "undefined: Connection terminated" })], (findings) => checkQueries(findings, 800, 100)), /without a clear error/);
     assertFinds(violations([emit(1, { error: "57P01: terminating" })], checkEmits), /without a clear error/);
   });
+  test("take it that a transaction was rolled back, or is in doubt, and an emit is neither", () => {
+    const [rolledBack, inDoubt] = [{ error: "ROLLED_BACK" }, { error: "COMMIT_UNKNOWN: lost during COMMIT" }];
+    assertFinds(violations([emit(1, { event: "transaction", ...rolledBack }), emit(2, { event: "transaction", ...inDoubt })], checkEmits));
+    assertFinds(violations([emit(1, rolledBack), emit(2, inDoubt)], checkEmits), /without a clear error: 2/);
+  });
   test("find an emit that took longer than its budget, accepted or not", () => {
     assertFinds(violations([emit(1, { endedAt: 10_400 })], checkEmits));
     assertFinds(violations([emit(1, { endedAt: 10_600 }), emit(2, { endedAt: 30_000, error: "DATABASE_UNAVAILABLE: gone" })], checkEmits), /longer than their budget: 2/);

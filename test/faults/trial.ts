@@ -83,7 +83,7 @@ export class Trial extends Findings {
     return from;
   }
 
-  /** Two heartbeats after the end of the last fault all nodes agree on their peers, and go on to do so. */
+  /** Two heartbeats after the end of the last fault all nodes agree on their peers. */
   converge(): Promise<void> {
     return checkConvergence(this, () => this.cluster.agrees(), this.#calm.from, this.#calm.limitMs);
   }

@@ -9,12 +9,12 @@ const LOOK_MS = 50;
 const LONGEST_MS = 120_000;
 
 /**
- * Looks at what the nodes hold for their peers until a heartbeat after the limit, counted from the end of the last fault.
+ * Looks at what the nodes hold for their peers until the limit has passed, counted from the end of the last fault.
  * It is the last disagreement that counts: damage to a row shows only when the row is read.
  */
 export async function checkConvergence(findings: Findings, agrees: () => Promise<boolean>, from: number, limitMs = CONVERGE_LIMIT_MS): Promise<void> {
   let disagreedAt = from;
-  for (let agreed = false, lookedAt = from; !agreed || findings.took(from, lookedAt) <= limitMs + HEARTBEAT_MS; ) {
+  for (let agreed = false, lookedAt = from; !agreed || findings.took(from, lookedAt) <= limitMs; ) {
     lookedAt = now();
     agreed = await agrees();
     if (!agreed) disagreedAt = lookedAt;

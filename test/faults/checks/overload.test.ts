@@ -17,7 +17,7 @@ describe("the checker of goodput", () => {
 });
 
 describe("the checker of refusals", () => {
-  const refusals = (...calls: readonly Call[]): string[] => violations(calls, (findings) => checkRefusals(findings, calls));
+  const refusals = (...calls: readonly Call[]): string[] => violations(calls, (findings) => checkRefusals(findings, calls, 1_000));
 
   test("is content where what is not served is refused at once, but for a few", () => {
     assertFinds(refusals(...many(50), ...many(30, refused()), ...many(15, refused(300)), ...many(5, late)));
@@ -31,8 +31,8 @@ describe("the checker of refusals", () => {
   });
   test("finds refusals that took long", () => assertFinds(refusals(...many(49, refused()), ...many(51, refused(21))), /half of the refusals took 21 ms/));
   test("finds one in a hundred that took much longer", () => {
-    assertFinds(refusals(...many(99, refused()), ...many(1, refused(600))));
-    assertFinds(refusals(...many(98, refused()), ...many(2, refused(601))), /one refusal in a hundred took 601 ms/);
+    assertFinds(refusals(...many(199, refused()), ...many(1, refused(900))));
+    assertFinds(refusals(...many(98, refused()), ...many(2, refused(851))), /one refusal in a hundred took 851 ms/);
   });
   test("finds one that is not to be tried again", () => {
     assertFinds(refusals(...many(9, refused()), call({ ...refused(), startedAt: 0, retryable: null })), /not to be retried: 1/);

@@ -13,7 +13,7 @@ export const broadcasts: Scenario = {
     await trial.cluster.load({ broadcasts: 60, balanced: 15, jobMs: 50 });
     const faults = [terminateListen, terminateIdle, cutLink, blackHole, halfOpen, fastRestart, crash];
     for (let round = 0; round < trial.size(1, 3); round++) {
-      for (const fault of trial.random.shuffled(faults).slice(0, trial.size(4, faults.length))) {
+      for (const fault of trial.random.shuffled(faults).slice(0, trial.size(3, faults.length))) {
         await trial.pause(200, 900);
         await fault(trial);
       }

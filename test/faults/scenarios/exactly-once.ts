@@ -10,7 +10,7 @@ export const exactlyOnce: Scenario = {
     await trial.cluster.start(3);
     const faults = [kill, stop, fastRestart, crash, terminateSome];
     for (let round = 0; round < trial.size(1, 3); round++) {
-      for (const fault of trial.random.shuffled(faults)) {
+      for (const fault of trial.random.shuffled(faults).slice(0, trial.size(3, faults.length))) {
         await trial.cluster.load({ balanced: 8, jobMs: 400 });
         await trial.pause(200, 900);
         await fault(trial);

@@ -9,7 +9,7 @@ const CALL_LIMIT_MS = 600;
 const SLACK_MS = 400;
 /** Shorter and longer than lease and offlineAfter. */
 const SHORT_MS = 700;
-const LONG_MS = 3_500;
+const LONG_MS = [2_500, 3_500] as const;
 
 export const frozen: Scenario = {
   name: "frozen",
@@ -23,13 +23,14 @@ export const frozen: Scenario = {
     await cluster.load({ calls: 100, balanced: 12, jobMs: 300, timeoutMs: CALL_LIMIT_MS });
     const troubles: (readonly [number, number])[] = [];
     let frozenForLongAt = Infinity;
-    for (const length of Array.from({ length: trial.size(1, 2) }, () => [SHORT_MS, LONG_MS]).flat()) {
-      await trial.pause(800, 1_200);
+    const longMs = trial.size(...LONG_MS);
+    for (const length of Array.from({ length: trial.size(1, 2) }, () => [SHORT_MS, longMs]).flat()) {
+      await trial.pause(trial.size(500, 800), trial.size(700, 1_200));
       const frozenAt = trial.fault(`SIGSTOP ${victim.name} for ${length} ms`);
       troubles.push([frozenAt, frozenAt + CALL_LIMIT_MS + 100]);
       victim.signal("SIGSTOP");
-      if (length === LONG_MS) frozenForLongAt = Math.min(frozenForLongAt, frozenAt);
-      if (length === LONG_MS) await checkDropped(trial, () => cluster.agrees(others));
+      if (length === longMs) frozenForLongAt = Math.min(frozenForLongAt, frozenAt);
+      if (length === longMs) await checkDropped(trial, () => cluster.agrees(others));
       await trial.pause(frozenAt + length - now());
       victim.signal("SIGCONT");
       trial.fault(`SIGCONT ${victim.name}`);

@@ -15,8 +15,8 @@ export const overload: Scenario = {
     const { cluster } = trial;
     const [server, caller, bystander] = (await cluster.start(3)) as [FaultNode, FaultNode, FaultNode];
     const lengthMs = trial.size(2_000, 8_000);
-    await caller.do("saturate", { nodeId: server.nodeId, concurrency: CONCURRENCY, burnMs: BURN_MS, lengthMs: 1_000 });
-    const peak = await caller.do("saturate", { nodeId: server.nodeId, concurrency: CONCURRENCY, burnMs: BURN_MS, lengthMs: trial.size(1_500, 3_000) });
+    await caller.do("saturate", { nodeId: server.nodeId, concurrency: CONCURRENCY, burnMs: BURN_MS, lengthMs: trial.size(500, 1_000) });
+    const peak = await caller.do("saturate", { nodeId: server.nodeId, concurrency: CONCURRENCY, burnMs: BURN_MS, lengthMs: trial.size(1_000, 3_000) });
     await cluster.load({ calls: 50, nodeId: caller.nodeId, timeoutMs: CALL_LIMIT_MS }, [bystander]);
     const before = await rss([server, caller]);
     const from = trial.fault(`${Math.round(2 * peak)} calls/s to ${server.name}, which can serve ${Math.round(peak)}`);
@@ -32,7 +32,7 @@ export const overload: Scenario = {
 
     const calls = callsOf(trial, [caller]).filter(({ startedAt }) => startedAt >= from && startedAt <= to);
     checkGoodput(trial, calls, peak, from, to);
-    checkRefusals(trial, calls);
+    checkRefusals(trial, calls, CALL_LIMIT_MS);
     checkMemory(trial, { before, halfway, atEnd, after });
     checkCalls(trial, callsOf(trial, [bystander]), []);
     trial.check(await caller.do("reaches", server.nodeId), "the node serves no call after the overload");

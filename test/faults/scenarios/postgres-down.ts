@@ -21,7 +21,7 @@ export const postgresDown: Scenario = {
     const mode = random.pick(["fast", "immediate"] as const);
     trial.fault(`Postgres down (${mode})`);
     await postgres.stop(mode);
-    const duringOutage = await nextRate(trial, trial.size(4_000, 20_000));
+    const duringOutage = await nextRate(trial, trial.size(2_500, 20_000));
     await postgres.start();
     const upAt = trial.fault("Postgres up");
     await Promise.all([trial.converge(), trial.within(BACK_LIMIT_MS, "all nodes emit again, hear broadcasts, run jobs of each group and know each other", () => isBack(trial, upAt))]);

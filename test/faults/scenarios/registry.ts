@@ -16,7 +16,7 @@ export const registry: Scenario = {
     await cluster.load(LOAD);
     const troubles: (readonly [number, number])[] = [];
     for (let round = 0; round < trial.size(1, 3); round++) {
-      for (const strike of random.shuffled([deleteRow, deleteAll, corruptServices, corruptMetadata, corruptUrl, forge]).slice(0, trial.size(4, 6))) {
+      for (const strike of random.shuffled([deleteRow, deleteAll, corruptServices, corruptMetadata, corruptUrl, forge]).slice(0, trial.size(3, 6))) {
         await trial.pause(100, 500);
         const from = now();
         await strike(trial);

@@ -33,7 +33,7 @@ export const retention: Scenario = {
 
 /** Resolves with the time at which it froze. */
 async function freeze(trial: Trial, victim: FaultNode, ms: number): Promise<number> {
-  await trial.pause(600, 1_000);
+  await trial.pause(trial.size(300, 600), trial.size(500, 1_000));
   const frozenAt = trial.fault(`SIGSTOP ${victim.name} for ${ms} ms`);
   victim.signal("SIGSTOP");
   await trial.pause(ms);

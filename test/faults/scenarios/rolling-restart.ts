@@ -1,4 +1,4 @@
-import { callsOf, checkBroadcasts, checkCalls, checkExactlyOnce } from "../checks.js";
+import { callsOf, checkBroadcasts, checkCalls, checkEmits, checkExactlyOnce } from "../checks.js";
 import { checkRates } from "../checks/load.js";
 import { now } from "../history.js";
 import type { Listening } from "../checks.js";
@@ -25,7 +25,7 @@ export const rollingRestart: Scenario = {
     for (let round = 0; round < trial.size(1, 10); round++) {
       for (const leaver of cluster.nodes) {
         await cluster.load(LOAD);
-        await trial.pause(300, 600);
+        await trial.pause(trial.size(200, 300), trial.size(300, 600));
         callers.push(leaver);
         listening.set(leaver, { ...listening.get(leaver)!, to: now() - LAST_MOMENT_MS });
         stops.push(await replace(trial, leaver));
@@ -37,6 +37,7 @@ export const rollingRestart: Scenario = {
     checkRates(trial, stops, LEAST);
     checkCalls(trial, callsOf(trial, callers), []);
     trial.none(trial.history.all("emit").filter(({ error }) => error !== null), "failed emits");
+    checkEmits(trial);
     checkExactlyOnce(trial);
     await checkBroadcasts(trial, [...listening.values()]);
   },

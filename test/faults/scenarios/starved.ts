@@ -4,7 +4,7 @@ import { QUERY_LIMIT_MS } from "../protocol.js";
 import type { Scenario, Trial } from "../trial.js";
 
 /** Longer than lease and offlineAfter. */
-const TROUBLE_MS = 2_000;
+const TROUBLE_MS = 1_800;
 const DELAY_MS = 120;
 const LOOK_MS = 100;
 const SLACK_MS = 400;

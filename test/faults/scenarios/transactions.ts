@@ -1,3 +1,4 @@
+import { checkEmits } from "../checks.js";
 import { checkAtomicity, unheard, wasHit } from "../checks/transactions.js";
 import type { Scenario } from "../trial.js";
 
@@ -18,6 +19,7 @@ export const transactions: Scenario = {
     if (!trial.quick) await trial.restartPostgres("immediate");
     await trial.settle();
     await trial.within(ARRIVAL_LIMIT_MS, "broadcasts of committed transactions are on their way", () => nodes.every((node) => unheard(trial, node).length === 0));
+    checkEmits(trial);
     checkAtomicity(trial, nodes);
   },
 };
