@@ -10,7 +10,7 @@ const SETTINGS = {
   fsync: "on",
   synchronous_commit: "on",
   full_page_writes: "on",
-  max_connections: "1200",
+  max_connections: "1700",
   shared_buffers: "256MB",
   max_wal_size: "4GB",
 };
