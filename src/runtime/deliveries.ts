@@ -5,6 +5,7 @@ import { InFlight, type Run } from "../pipeline/in-flight.js";
 import { EVERYTHING, type Interest } from "./event-log.js";
 import { patternToRegex } from "./event-pattern.js";
 import { copies } from "./event-record.js";
+import { isStorableName, LONGEST_NAME } from "./storable-name.js";
 import { Subscription, type BroadcastHandler, type SubscriptionOwner } from "./subscription.js";
 
 export interface DeliveriesOptions {
@@ -17,7 +18,6 @@ const MAX_CACHED_NAMES = 5_000;
 /** Patterns beyond these are more than Postgres should compare with each row. */
 const MOST_NAMES = 500;
 const LONGEST_REGEX = 8_000;
-const LONGEST_PATTERN = 255;
 const NONE: readonly Subscription[] = [];
 
 /** All subscriptions of a bus: finds those to which an event goes, and gives each its own copy. */
@@ -129,8 +129,8 @@ function interestIn(patterns: readonly string[]): Interest {
 }
 
 function check(pattern: unknown, concurrency: number): void {
-  if (typeof pattern !== "string" || pattern === "" || pattern.length > LONGEST_PATTERN || /[\p{Cc}\p{Cs}]/u.test(pattern)) {
-    throw new MeshConfigurationError(`a subscription's pattern must be a string of 1 to ${LONGEST_PATTERN} characters without control characters, not ${JSON.stringify(pattern)}`);
+  if (!isStorableName(pattern)) {
+    throw new MeshConfigurationError(`a subscription's pattern must be a string of 1 to ${LONGEST_NAME} characters without control characters, not ${JSON.stringify(pattern)}`);
   }
   if (Number.isInteger(concurrency) && concurrency > 0) return;
   throw new MeshConfigurationError(`concurrency of the subscription to "${pattern}" must be a whole number from 1, not ${concurrency}`);

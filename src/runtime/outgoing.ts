@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { MessageOrigin, OutgoingEvent, OutgoingJob, Reach } from "../contract/messaging.js";
 import { MeshError, MeshPayloadTooLargeError, MeshValidationError, toError } from "../errors.js";
 import type { EncodedOrigin } from "./job-headers.js";
+import { isStorableName, LONGEST_NAME } from "./storable-name.js";
 
 /** A message, ready to be written: JSON already at the call, so that what the caller changes later does not matter. */
 interface EncodedMessage extends EncodedOrigin {
@@ -26,7 +27,6 @@ export type Encoded = EncodedEvent | EncodedJob;
 
 /** Largest payload, and largest meta, in bytes of UTF-8 JSON. */
 export const MAX_BYTES = 1024 * 1024;
-const MAX_NAME = 255;
 const MAX_DELAY_MS = 100 * 365 * 86_400_000;
 /** What a message takes beside its payload and meta, about. */
 const ENVELOPE_BYTES = 300;
@@ -51,10 +51,9 @@ function encode(origin: MessageOrigin, value: unknown, of: string): EncodedMessa
   return { payloadJson: payload.json, requestIdJson: JSON.stringify(String(origin.requestId)), metaJson: meta.json, bytes };
 }
 
-/** Control characters and lone surrogates are what Postgres cannot store or an index would choke on. */
 function checkName(name: unknown, subject: "event" | "queue"): string {
-  if (typeof name === "string" && name.length > 0 && name.length <= MAX_NAME && !/[\p{Cc}\p{Cs}]/u.test(name)) return name;
-  const message = `${subject} must be a name of 1 to ${MAX_NAME} characters without control characters, not ${describeValue(name)}`;
+  if (isStorableName(name)) return name;
+  const message = `${subject} must be a name of 1 to ${LONGEST_NAME} characters without control characters, not ${describeValue(name)}`;
   throw new MeshValidationError(message, [{ path: subject, message, constraint: "name" }]);
 }
 

@@ -1,6 +1,6 @@
 import type { QueryOptions, Statement, Storage } from "../contract/storage.js";
 import { sqlState } from "../storage/connection-errors.js";
-import { endedClaimsSql, heldSql, NOT_HELD } from "../storage/functions.js";
+import { endedClaimsSql, NOT_HELD } from "../storage/functions.js";
 
 /** How many jobs of one lane a claim may take. */
 export interface LaneQuota {
@@ -125,7 +125,7 @@ export class JobQueue {
          SELECT * FROM unnest($1::bigint[], $2::int[], $3::uuid[], $4::text[], $5::float8[], $6::text[], $7::text[])
            AS f(id, fence, token, new_lane, delay_ms, new_history, error)),
        gone AS (
-         DELETE FROM ${this.#jobs} AS j USING failed AS f WHERE ${heldSql("f", this.#claims)}
+         DELETE FROM ${this.#jobs} AS j USING failed AS f WHERE ${this.#isHeld("f")}
          RETURNING j.id, f.new_lane AS lane, j.queue, j.grp, j.event, j.payload, j.headers, j.attempt + 1 AS attempt, j.created_at,
            j.fence + 1 AS fence, f.delay_ms, f.new_history, f.error),
        later AS (
@@ -148,7 +148,7 @@ export class JobQueue {
       `WITH freed AS (
          UPDATE ${this.#jobs} AS j SET fence = j.fence + 1, attempt = j.attempt + r.counted
          FROM unnest($1::bigint[], $2::int[], $3::uuid[], $4::int[]) AS r(id, fence, token, counted)
-         WHERE ${heldSql("r", this.#claims)} RETURNING j.lane, j.id, j.fence)
+         WHERE ${this.#isHeld("r")} RETURNING j.lane, j.id, j.fence)
        INSERT INTO ${this.#ready} (lane, id, fence) SELECT lane, id, fence FROM freed`,
       [...refArrays(jobs), jobs.map((job) => (job.unstarted ? 0 : 1))],
       RESERVED,
@@ -185,6 +185,11 @@ export class JobQueue {
    */
   completing(job: JobRef): Statement {
     return { sql: `SELECT ${this.#functions.beginJob}($1, $2, $3, $4)`, params: [job.id, job.fence, job.token, Math.ceil(this.#leaseMs)] };
+  }
+
+  /** Condition on a row `j` of jobs: it is held as the row `ref` of references says. */
+  #isHeld(ref: string): string {
+    return `j.id = ${ref}.id AND j.fence = ${ref}.fence AND EXISTS (SELECT FROM ${this.#claims} AS c WHERE c.token = ${ref}.token)`;
   }
 }
 

@@ -174,11 +174,6 @@ function readEventsFunction(name: Name): string {
   END`)}`;
 }
 
-/** Condition on a row `j` of jobs: it is held as the row `ref` of references says. */
-export function heldSql(ref: string, claims: string): string {
-  return `j.id = ${ref}.id AND j.fence = ${ref}.fence AND EXISTS (SELECT FROM ${claims} AS c WHERE c.token = ${ref}.token)`;
-}
-
 /**
  * Deletes those of the claims that `condition` names of which no job is left. That is looked up rather than believed: a
  * job whose claim has gone would never run again. Claims that others are at work on are left to them.
