@@ -105,20 +105,13 @@ export class Postgres {
   }
 
   /** What Postgres has counted in one database so far; null where it does not count (no pg_stat_statements). Asked from another database. */
-  async counters(url: string): Promise<Counters | null> {
-    try {
-      await this.query(this.#url, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements");
-      // pg_notify returns a row for each notification.
-      const [row] = await this.query<Counters>(
-        this.#url,
-        `SELECT coalesce(sum(calls), 0)::float8 AS statements,
-           coalesce(sum(greatest(calls, rows)) FILTER (WHERE query ILIKE 'NOTIFY%' OR query ILIKE '%pg_notify(%'), 0)::float8 AS notifications
-         FROM pg_stat_statements(true) s JOIN pg_database ON pg_database.oid = s.dbid WHERE datname = '${databaseOf(url)}'`,
-      );
-      return row!;
-    } catch {
-      return null;
-    }
+  counters(url: string): Promise<Counters | null> {
+    // pg_notify returns a row for each notification.
+    return this.#counted<Counters>(
+      url,
+      `coalesce(sum(calls), 0)::float8 AS statements,
+       coalesce(sum(greatest(calls, rows)) FILTER (WHERE query ILIKE 'NOTIFY%' OR query ILIKE '%pg_notify(%'), 0)::float8 AS notifications`,
+    );
   }
 
   /**
@@ -134,19 +127,8 @@ export class Postgres {
   }
 
   /** How often, and for how long together, statements ran that hold `text`; null where Postgres does not count. */
-  async timed(url: string, text: string): Promise<Timed | null> {
-    try {
-      await this.query(this.#url, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements");
-      const [row] = await this.query<Timed>(
-        this.#url,
-        `SELECT coalesce(sum(calls), 0)::float8 AS calls, coalesce(sum(total_exec_time), 0)::float8 AS ms
-         FROM pg_stat_statements(true) s JOIN pg_database ON pg_database.oid = s.dbid
-         WHERE datname = '${databaseOf(url)}' AND position('${text}' IN query) > 0`,
-      );
-      return row!;
-    } catch {
-      return null;
-    }
+  timed(url: string, text: string): Promise<Timed | null> {
+    return this.#counted<Timed>(url, "coalesce(sum(calls), 0)::float8 AS calls, coalesce(sum(total_exec_time), 0)::float8 AS ms", `position('${text}' IN query) > 0`);
   }
 
   async version(): Promise<string> {
@@ -156,6 +138,20 @@ export class Postgres {
 
   stop(): Promise<void> {
     return this.#stop();
+  }
+
+  /** One row over the statements of one database that `condition` picks. */
+  async #counted<T extends object>(url: string, columns: string, condition = "true"): Promise<T | null> {
+    try {
+      await this.query(this.#url, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements");
+      const [row] = await this.query<T>(
+        this.#url,
+        `SELECT ${columns} FROM pg_stat_statements(true) s JOIN pg_database ON pg_database.oid = s.dbid WHERE datname = '${databaseOf(url)}' AND ${condition}`,
+      );
+      return row!;
+    } catch {
+      return null;
+    }
   }
 
   async #with<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
