@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { Program, freePorts } from "./program.js";
 import type { Postgres } from "./postgres.js";
-import type { System } from "./systems.js";
+import type { Result } from "./scenario.js";
+import { isForeign, type System } from "./systems.js";
 
 export interface Sizes {
   readonly rounds: number;
@@ -25,6 +26,7 @@ export class Bench {
   readonly postgres: Postgres;
   readonly #say: (line: string) => void;
   #teams: Team[] = [];
+  #ended = false;
 
   constructor(sizes: Sizes, postgres: Postgres, say: (line: string) => void) {
     this.sizes = sizes;
@@ -38,20 +40,24 @@ export class Bench {
 
   /** One process for each role, started in their order. Null, and a line that says why, where the system does not run here. */
   async team(system: System, roles: Roles, options: { readonly effects?: boolean } = {}): Promise<Team | null> {
-    const databaseUrl = await this.postgres.createDatabase();
+    this.#checkGoing();
+    const databaseUrl = this.postgres.databaseUrl();
+    const programs: Program[] = [];
+    const team = { system, databaseUrl, programs };
+    // Before the database is there, so that a run that is broken off in between drops it.
+    this.#teams.push(team);
+    await this.postgres.createDatabase(databaseUrl);
     if (options.effects === true) await this.postgres.query(databaseUrl, "CREATE TABLE IF NOT EXISTS effects (i INTEGER NOT NULL)");
     const ports = await freePorts(roles.length);
     const nodes = ports.map((port, index) => ({ id: `node-${index}-${randomBytes(3).toString("hex")}`, port }));
     const shared = { databaseUrl, token: randomBytes(24).toString("hex"), nodes, variant: system.variant ?? "", effects: options.effects ?? false };
-    const programs: Program[] = [];
-    const team = { system, databaseUrl, programs };
-    this.#teams.push(team);
     try {
       for (const [index, role] of roles.entries()) programs.push(await Program.start(system.file, role, { ...shared, index }));
       return team;
     } catch (error) {
-      if (system.part === "ours") throw error;
+      if (!isForeign(system)) throw error;
       this.say(`skipped: ${system.name} does not start here: ${(error as Error).message.split("\n")[0]}`);
+      await stopAll(team);
       return null;
     }
   }
@@ -67,21 +73,24 @@ export class Bench {
   }
 
   /**
-   * One figure of each team a round, in turn, beginning with another one each time, so that none always has the same neighbour. A peer
-   * that fails is left out from then on, and a line says why.
+   * One figure of each team a round, in turn: each round begins with another one, and every second goes the other way round, so that none
+   * always has the same one before it. A peer that fails is left out with all its figures, and a line says why.
    */
   async interleave<T>(teams: readonly Team[], measure: (team: Team, round: number) => Promise<T>): Promise<Map<Team, T[]>> {
     const figures = new Map<Team, T[]>(teams.map((team) => [team, []]));
     const failed = new Set<Team>();
     for (let round = 0; round < this.sizes.rounds; round++) {
       for (let turn = 0; turn < teams.length; turn++) {
-        const team = teams[(round + turn) % teams.length]!;
+        this.#checkGoing();
+        const team = teams[(round + (round % 2 === 0 ? turn : teams.length - turn)) % teams.length]!;
         if (failed.has(team)) continue;
         try {
           figures.get(team)!.push(await measure(team, round));
         } catch (error) {
-          if (team.system.part === "ours") throw error;
+          if (!isForeign(team.system)) throw error;
           failed.add(team);
+          figures.set(team, []);
+          await stopAll(team);
           this.say(`left out: ${team.system.name}: ${(error as Error).message.split("\n")[0]}`);
         }
       }
@@ -93,7 +102,25 @@ export class Bench {
   async clear(): Promise<void> {
     const teams = this.#teams;
     this.#teams = [];
-    await Promise.all(teams.flatMap(({ programs }) => programs.map((program) => program.stop())));
-    for (const { databaseUrl } of teams) await this.postgres.dropDatabase(databaseUrl);
+    await Promise.all(teams.map(stopAll));
+    await Promise.all(teams.map(({ databaseUrl }) => this.postgres.dropDatabase(databaseUrl)));
   }
+
+  /** Clears, and lets nothing begin that the run would still begin. */
+  async end(): Promise<void> {
+    this.#ended = true;
+    await this.clear();
+  }
+
+  #checkGoing(): void {
+    if (this.#ended) throw new Error("the run was broken off");
+  }
+}
+
+export function resultsOf<T>(figures: ReadonlyMap<Team, readonly T[]>, value: (figure: T) => number): Result[] {
+  return [...figures].map(([{ system }, all]) => ({ system: system.name, part: system.part, values: all.map(value) }));
+}
+
+async function stopAll({ programs }: Team): Promise<void> {
+  await Promise.all(programs.map((program) => program.stop()));
 }

@@ -20,13 +20,13 @@ const ARGS = {
 
 /** The same loops for every system: only what they drive differs. */
 export function commands(running: Running): Readonly<Record<string, (args: Args) => Promise<unknown>>> {
-  const inbox = new Inbox((handler) => part(running, "consume")(handler));
+  const inbox = new Inbox((handler) => needed(running, "consume")(handler));
   return {
     calls: (args) => calls(running, args),
     paced: (args) => pacedCalls(running, args),
-    load: ({ from, to }) => part(running, "load")(from!, to!),
+    load: ({ from, to }) => needed(running, "load")(from!, to!),
     publish: ({ from, to, concurrency }) => publish(running, from!, to!, concurrency!),
-    emit: ({ from, rate, ms }) => pace((i, at) => part(running, "add")({ i: from! + i, at }), rate!, ms!),
+    emit: ({ from, rate, ms }) => pace((i, at) => needed(running, "add")({ i: from! + i, at }), rate!, ms!),
     open: () => inbox.open(),
     // Two commands, so that nothing is published before everybody waits for it.
     arm: async ({ from, to, ms, measuredFrom }) => inbox.arm(from!, to!, ms!, measuredFrom),
@@ -40,7 +40,7 @@ export function commands(running: Running): Readonly<Record<string, (args: Args)
   };
 }
 
-function part<K extends keyof Running>(running: Running, name: K): NonNullable<Running[K]> {
+function needed<K extends keyof Running>(running: Running, name: K): NonNullable<Running[K]> {
   const found = running[name];
   if (found === undefined) throw new Error(`this role has no ${name}`);
   return found;
@@ -55,7 +55,7 @@ function calls(running: Running, { kind, bytes, concurrency, ms }: Args): Promis
 }
 
 function checkedCall(running: Running, kind: CallKind, bytes: number): () => Promise<void> {
-  const call = part(running, "call");
+  const call = needed(running, "call");
   if (kind === "echo") {
     const text = "0123456789abcdef".repeat(Math.ceil(bytes / 16)).slice(0, bytes);
     return async () => {
@@ -85,7 +85,7 @@ async function pacedCalls(running: Running, { rate, ms, slowEvery }: Args): Prom
 
 /** Resolves with the moment of the first. */
 async function publish(running: Running, from: number, to: number, concurrency: number): Promise<number> {
-  const add = part(running, "add");
+  const add = needed(running, "add");
   const started = clock();
   await each(from, to, concurrency, (i) => add({ i, at: clock() }));
   return started;

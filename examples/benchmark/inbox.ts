@@ -20,6 +20,7 @@ export class Inbox {
   #close: (() => Promise<unknown>) | undefined;
   #expected: { readonly take: (message: Message) => void; readonly all: Promise<Drained> } | undefined;
   #taken: Taken[] = [];
+  #stray: number | undefined;
 
   constructor(consume: NonNullable<Running["consume"]>) {
     this.#consume = consume;
@@ -32,15 +33,16 @@ export class Inbox {
     });
   }
 
+  /** Rejects where a message came after the last that was expected. */
   async close(): Promise<void> {
     await this.#close?.();
     this.#close = undefined;
-    this.#expected = undefined;
+    this.disarm();
   }
 
   /** Messages `from` to `to`, within `limitMs`; the latencies are those from `measuredFrom` on. */
   arm(from: number, to: number, limitMs: number, measuredFrom = from): void {
-    this.#arm(to - from + 1, limitMs, (i) => i >= from && i <= to, measuredFrom);
+    this.#arm(to - from + 1, limitMs, (i) => i >= from && i <= to, measuredFrom, (i) => (this.#stray ??= i));
   }
 
   /** The first `count` of those that wait; what comes after them is not looked at. */
@@ -53,8 +55,11 @@ export class Inbox {
     return this.#expected.all;
   }
 
+  /** Throws where a message came after the last that was expected. */
   disarm(): void {
-    this.#expected = undefined;
+    const stray = this.#stray;
+    this.#expected = this.#stray = undefined;
+    if (stray !== undefined) throw new Error(`message ${stray} came after all that were to come`);
   }
 
   /** What came while nothing in particular was expected. */
@@ -64,7 +69,7 @@ export class Inbox {
     return taken;
   }
 
-  #arm(count: number, limitMs: number, belongs: (i: number) => boolean, measuredFrom = 0): void {
+  #arm(count: number, limitMs: number, belongs: (i: number) => boolean, measuredFrom = 0, beyond: (i: number) => void = () => undefined): void {
     const seen = new Set<number>();
     const latencies: number[] = [];
     let first = 0;
@@ -72,7 +77,7 @@ export class Inbox {
     const all = new Promise<Drained>((resolve, reject) => {
       const limit = setTimeout(() => reject(new Error(`${seen.size} of ${count} messages came within ${limitMs} ms`)), limitMs);
       take = ({ i, at }) => {
-        if (seen.size === count) return;
+        if (seen.size === count) return beyond(i);
         const now = clock();
         if (seen.size === 0) first = now;
         if (!belongs(i) || seen.has(i)) return reject(new Error(`message ${i} came twice, or was not to come`));

@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 export interface Latencies {
-  readonly count: number;
   /** In ms. */
   readonly p50: number;
   readonly p99: number;
@@ -65,10 +64,10 @@ export async function each(from: number, to: number, concurrency: number, operat
 }
 
 export function summary(values: readonly number[]): Latencies {
-  return { count: values.length, p50: quantile(values, 0.5), p99: quantile(values, 0.99) };
+  return { p50: quantile(values, 0.5), p99: quantile(values, 0.99) };
 }
 
-export function quantile(values: readonly number[], share: number): number {
+function quantile(values: readonly number[], share: number): number {
   const sorted = Float64Array.from(values).sort();
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
 }

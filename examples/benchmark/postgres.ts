@@ -46,12 +46,15 @@ export class Postgres {
     return new Postgres(server.url, () => server.stop());
   }
 
-  async createDatabase(): Promise<string> {
-    const name = `mesh_bench_${randomBytes(6).toString("hex")}`;
-    await this.query(this.#url, `CREATE DATABASE ${name} TEMPLATE template0`);
+  /** Of a database that is not there yet. */
+  databaseUrl(): string {
     const url = new URL(this.#url);
-    url.pathname = `/${name}`;
+    url.pathname = `/mesh_bench_${randomBytes(6).toString("hex")}`;
     return url.href;
+  }
+
+  async createDatabase(url: string): Promise<void> {
+    await this.query(this.#url, `CREATE DATABASE ${databaseOf(url)} TEMPLATE template0`);
   }
 
   async dropDatabase(url: string): Promise<void> {
@@ -92,8 +95,7 @@ export class Postgres {
 
   /** Holds a transaction with a snapshot open until the function that it resolves with is called. */
   async openTransaction(url: string): Promise<() => Promise<void>> {
-    const client = new pg.Client({ connectionString: url });
-    await client.connect();
+    const client = await connect(url);
     await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
     await client.query("SELECT count(*) FROM pg_class");
     return () => client.end();
@@ -155,14 +157,21 @@ export class Postgres {
   }
 
   async #with<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-    const client = new pg.Client({ connectionString: url });
-    await client.connect();
+    const client = await connect(url);
     try {
       return await work(client);
     } finally {
       await client.end();
     }
   }
+}
+
+async function connect(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url });
+  // A client that is cut off with nobody listening ends the process; whoever uses it next is told.
+  client.on("error", () => undefined);
+  await client.connect();
+  return client;
 }
 
 const databaseOf = (url: string): string => new URL(url).pathname.slice(1);

@@ -33,16 +33,17 @@ function spread({ values }: Result): string {
   return `${figure(median(values))} (${figure(Math.min(...values))} to ${figure(Math.max(...values))})`;
 }
 
-function goalText({ goal, better }: Row): string {
+function goalText(row: Row): string {
+  const { goal, better } = row;
   if (goal === undefined) return "";
   const sign = better === "more" ? "≥" : "≤";
-  return "ratio" in goal ? `${sign} ${goal.ratio}×` : `${sign} ${goal.ours}`;
+  const mark = { true: " ✓", false: " ✗", null: "" }[String(reached(row)) as "true" | "false" | "null"];
+  return `${sign} ${"ratio" in goal ? `${goal.ratio}×` : goal.ours}${mark}`;
 }
 
 function ratioText(row: Row): string {
   const ratio = ratioOf(row);
-  const mark = { true: " ✓", false: " ✗", null: "" }[String(reached(row)) as "true" | "false" | "null"];
-  return `${ratio === null ? "" : `${ratio.toFixed(2)}×`}${mark}`.trim();
+  return ratio === null ? "" : `${figure(ratio)}×`;
 }
 
 export const TABLE_HEAD = `| scenario | measured | unit | mesh | beside it | mesh / best peer | goal |\n|---|---|---|---|---|---|---|\n`;

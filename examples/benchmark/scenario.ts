@@ -30,6 +30,8 @@ export interface Row {
 export interface Scenario {
   readonly name: string;
   readonly about: string;
+  /** That Postgres must allow at the same time; 100 unless said. */
+  readonly connections?: number;
   run(bench: Bench): Promise<Row[]>;
 }
 

@@ -17,12 +17,15 @@ const SOURCES = new URL("../../../examples/benchmark/", import.meta.url);
 export const sourcePath = (path: string): string => fileURLToPath(new URL(path, SOURCES));
 const builtPath = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
+/** What is not the mesh itself, in one of its variants. */
+export const isForeign = ({ file }: System): boolean => file.startsWith(sourcePath("peers/"));
+
 export const mesh: System = { name: "mesh", part: "ours", file: builtPath("programs/mesh.js"), uncompleted: "SELECT FROM _chimpbase_mesh_jobs" };
 export const meshPlainEmit: System = { ...mesh, name: "mesh, emit for groups too", part: "shown", variant: "plain" };
 export const meshCluster: System = { name: "mesh", part: "ours", file: builtPath("programs/cluster.js") };
 export const bareNode: System = { name: "bare Node", part: "shown", file: builtPath("programs/bare.js") };
 export const graphileWorker: System = { ...peer("graphile-worker", "graphile-worker.mjs"), uncompleted: "SELECT FROM graphile_worker.jobs" };
-export const pgBoss: System = { ...peer("pg-boss", "pg-boss.mjs"), uncompleted: "SELECT FROM pgboss.job WHERE state < 'completed'" };
+export const pgBoss: System = { ...peer("pg-boss", "pg-boss.mjs", "100"), uncompleted: "SELECT FROM pgboss.job WHERE state < 'completed'" };
 export const nestTcp = peer("NestJS TCP", "nestjs.mjs");
 export const moleculer = peer("Moleculer", "moleculer.mjs", "0");
 export const moleculerTcp = peer("Moleculer TCP", "moleculer.mjs", "tcp");

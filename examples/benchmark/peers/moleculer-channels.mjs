@@ -34,6 +34,15 @@ export async function queue({ nodes, index, variant }) {
         await Promise.all(Array.from({ length: Math.min(500, to - at + 1) }, (_, offset) => add({ i: at + offset })));
       }
     },
-    stop: () => sender.stop(),
+    async stop() {
+      await removed(sender.channelAdapter, channel);
+      await sender.stop();
+    },
   };
+}
+
+/** The broker keeps streams for ever, and may be that of the user's own machine. */
+async function removed(adapter, channel) {
+  if (adapter.manager !== undefined) await adapter.manager.streams.delete(channel.replaceAll(".", "_")).catch(() => undefined);
+  else await adapter.clients.get("Pub")?.del(channel);
 }

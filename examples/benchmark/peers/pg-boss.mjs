@@ -8,12 +8,13 @@ const PgBoss = module.PgBoss ?? module.default;
 const namesQueueInJob = module.PgBoss === undefined;
 
 const QUEUE = "work";
-const BATCH = 100;
 const FETCHERS = 4;
 const POOL = 30;
 const EMPTY_PAUSE_MS = 20;
 
-export async function queue({ databaseUrl, effects }) {
+/** `variant` is how many jobs it fetches at once. */
+export async function queue({ databaseUrl, effects, variant }) {
+  const batchSize = Number(variant);
   const boss = new PgBoss({ connectionString: databaseUrl, max: FETCHERS + 2, supervise: false, schedule: false });
   boss.on("error", (error) => process.stderr.write(`pg-boss: ${error.message}\n`));
   await boss.start();
@@ -50,7 +51,7 @@ export async function queue({ databaseUrl, effects }) {
       let open = true;
       const fetcher = async () => {
         while (open) {
-          const jobs = await boss.fetch(QUEUE, { batchSize: BATCH });
+          const jobs = await boss.fetch(QUEUE, { batchSize });
           if (jobs.length === 0) await sleep(EMPTY_PAUSE_MS);
           else if (effects) await Promise.all(jobs.map((job) => handleInTransaction(job, handler)));
           else await handleBatch(jobs, handler);

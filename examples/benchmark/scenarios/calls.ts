@@ -1,4 +1,4 @@
-import type { Bench, Team } from "../bed.js";
+import { resultsOf, type Bench, type Team } from "../bed.js";
 import { kindNumber } from "../commands.js";
 import type { Latencies, Rate } from "../measure.js";
 import type { CallKind } from "../roles.js";
@@ -15,17 +15,14 @@ interface Load {
 
 const callerOf = ({ programs }: Team) => programs.at(-1)!;
 
-function measureCalls(bench: Bench, teams: readonly Team[], load: Load, ms = bench.sizes.roundMs): Promise<Map<Team, Rate[]>> {
-  const { kind, ...numbers } = load;
-  const args = { ...numbers, kind: kindNumber(kind) };
+function measureCalls(bench: Bench, teams: readonly Team[], load: (team: Team) => Load): Promise<Map<Team, Rate[]>> {
+  const ms = bench.sizes.roundMs;
   return bench.interleave(teams, async (team, round) => {
+    const { kind, ...numbers } = load(team);
+    const args = { ...numbers, kind: kindNumber(kind) };
     await callerOf(team).run("calls", { ...args, ms: round === 0 ? ms / 2 : ms / 5 });
     return callerOf(team).run<Rate>("calls", { ...args, ms });
   });
-}
-
-export function resultsOf<T>(figures: ReadonlyMap<Team, readonly T[]>, value: (figure: T) => number): Result[] {
-  return [...figures].map(([{ system }, all]) => ({ system: system.name, part: system.part, values: all.map(value) }));
 }
 
 async function remoteTeams(bench: Bench): Promise<Team[]> {
@@ -37,7 +34,7 @@ async function loads(bench: Bench, scenario: string, wanted: readonly { measure:
   const teams = await remoteTeams(bench);
   const rows: Row[] = [];
   for (const { measure, load, goal } of wanted) {
-    const figures = await measureCalls(bench, teams, load);
+    const figures = await measureCalls(bench, teams, () => load);
     rows.push({ scenario, measure, unit: "calls/s", better: "more", goal, results: resultsOf(figures, ({ rate }) => rate) });
     rows.push({ scenario, measure: `${measure}: p99`, unit: "ms", better: "less", results: resultsOf(figures, ({ p99 }) => p99) });
   }
@@ -83,7 +80,7 @@ export const mixed: Scenario = {
       return { without: first ?? (await without()), with: withSlow };
     });
     const beside = resultsOf(figures, (figure) => figure.with.p99).map((result) => (result.part === "ours" ? result : { ...result, part: "shown" as const }));
-    const [[, ours] = [undefined, []]] = figures;
+    const ours = figures.get(teams[0]!)!;
     const without: Result = { system: "mesh, no slow calls", part: "peer", values: ours.map((figure) => figure.without.p99) };
     const measure = "fast calls beside 5 % slow ones: p99";
     return [{ scenario: "mixed", measure, unit: "ms", better: "less", goal: { ratio: 3 }, results: [beside[0]!, without, ...beside.slice(1)] }];
@@ -95,7 +92,7 @@ export const local: Scenario = {
   about: "a call within the process, with deadline, context and validation hooks",
   async run(bench) {
     const teams = await bench.teams([mesh, moleculer, moleculerWithLimit, functionFloor], ["local"]);
-    const figures = await measureCalls(bench, teams, { kind: "add", concurrency: 64 });
+    const figures = await measureCalls(bench, teams, () => ({ kind: "add", concurrency: 64 }));
     return [{ scenario: "local", measure: "local call, 64 at a time", unit: "calls/s", better: "more", goal: { ratio: 1.5 }, results: resultsOf(figures, ({ rate }) => rate) }];
   },
 };
@@ -105,12 +102,8 @@ export const validated: Scenario = {
   about: "a remote call whose arguments are checked by a class-validator class of 5 fields, against one that is not",
   async run(bench) {
     const teams = await bench.teams([mesh, { ...mesh, name: "mesh, unvalidated", part: "peer" }], ["callee", "caller"]);
-    const ms = bench.sizes.roundMs;
-    const figures = await bench.interleave(teams, async (team, round) => {
-      const args = { kind: kindNumber(team.system.part === "ours" ? "addChecked" : "addUnchecked"), concurrency: 64 };
-      await callerOf(team).run("calls", { ...args, ms: round === 0 ? ms / 2 : ms / 5 });
-      return callerOf(team).run<Rate>("calls", { ...args, ms });
-    });
+    const kind = ({ system }: Team): CallKind => (system.part === "ours" ? "addChecked" : "addUnchecked");
+    const figures = await measureCalls(bench, teams, (team) => ({ kind: kind(team), concurrency: 64 }));
     return [{ scenario: "validated", measure: "validated call, 64 at a time", unit: "calls/s", better: "more", goal: { ratio: 0.5 }, results: resultsOf(figures, ({ rate }) => rate) }];
   },
 };

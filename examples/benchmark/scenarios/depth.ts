@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Bench, Team } from "../bed.js";
+import { resultsOf, type Bench, type Team } from "../bed.js";
 import type { Drained } from "../inbox.js";
 import type { Result, Row, Scenario } from "../scenario.js";
 import { mesh } from "../systems.js";
-import { resultsOf } from "./calls.js";
+import { waitingJobs } from "./queues.js";
 
 const TAKE_LIMIT_MS = 240_000;
 
@@ -26,7 +26,7 @@ async function claimsByDepth(bench: Bench): Promise<Row> {
   const fill = async (team: Team): Promise<void> => {
     const wanted = team.system.part === "ours" ? many : few;
     const before = loaded.get(team) ?? 0;
-    const to = before + wanted - (before === 0 ? 0 : await waiting(bench, team));
+    const to = before + wanted - (before === 0 ? 0 : await waitingJobs(bench, team));
     await team.programs[0]!.run("load", { from: before + 1, to });
     loaded.set(team, to);
     await bench.postgres.query(team.databaseUrl, "VACUUM ANALYZE");
@@ -41,11 +41,6 @@ async function claimsByDepth(bench: Bench): Promise<Row> {
   });
   const measure = `the first ${taken.toLocaleString("en")} of ${many.toLocaleString("en")} waiting jobs`;
   return { scenario: "depth", measure, unit: "jobs/s", better: "more", goal: { ratio: 0.8 }, results: resultsOf(figures, (rate) => rate) };
-}
-
-async function waiting(bench: Bench, { databaseUrl }: Team): Promise<number> {
-  const [row] = await bench.postgres.query<{ jobs: number }>(databaseUrl, "SELECT count(*)::int AS jobs FROM _chimpbase_mesh_jobs");
-  return row!.jobs;
 }
 
 /** Jobs a second from the beginning of the first claim, which is the one that would have far to go. */
@@ -73,8 +68,11 @@ async function besideOpenTransaction(bench: Bench): Promise<Row[]> {
   const results: { readonly team: Team; readonly stretch: Stretch }[] = [];
   for (const team of teams) {
     const close = team.system.part === "ours" ? await bench.postgres.openTransaction(team.databaseUrl) : () => Promise.resolve();
-    results.push({ team, stretch: await stretch(bench, team, ms) });
-    await close();
+    try {
+      results.push({ team, stretch: await stretch(bench, team, ms) });
+    } finally {
+      await close();
+    }
   }
   const of = (value: (figures: Stretch) => number): Result[] =>
     results.map(({ team: { system }, stretch }) => ({ system: system.name, part: system.part, values: [value(stretch)] }));
@@ -88,7 +86,7 @@ async function besideOpenTransaction(bench: Bench): Promise<Row[]> {
 }
 
 async function stretch(bench: Bench, { databaseUrl, programs: [consumer, emitter] }: Team, ms: number): Promise<Stretch> {
-  const claims = async () => bench.postgres.timed(databaseUrl, CLAIM);
+  const claims = () => bench.postgres.timed(databaseUrl, CLAIM);
   const total = (RATE * ms) / 1_000;
   await consumer!.run("arm", { from: 0, to: total - 1, ms: ms + TAKE_LIMIT_MS, measuredFrom: total * (1 - MEASURED) });
   await consumer!.run("open");

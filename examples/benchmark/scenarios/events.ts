@@ -1,14 +1,15 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import type { Bench, Team } from "../bed.js";
-import type { Drained, Taken } from "../inbox.js";
-import { median, summary } from "../measure.js";
+import { resultsOf, type Bench, type Team } from "../bed.js";
+import type { Drained } from "../inbox.js";
+import { median } from "../measure.js";
 import { figure } from "../report.js";
 import type { Row, Scenario } from "../scenario.js";
+import { checkEffects, waitingJobs } from "./queues.js";
 import { mesh, meshPlainEmit, moleculerOverBrokers, moleculerTcp, notifyFloor } from "../systems.js";
-import { resultsOf } from "./calls.js";
 
 const ARRIVAL_LIMIT_MS = 60_000;
 const PUBLISHES_UNDER_WAY = 500;
+/** A second, for the latency. */
+const RATE = 100;
 
 export const broadcast: Scenario = {
   name: "broadcast",
@@ -51,14 +52,15 @@ async function throughput({ programs: [publisher, ...receivers] }: Team, from: n
 }
 
 async function latency(bench: Bench, teams: readonly Team[]): Promise<Row[]> {
-  const figures = await bench.interleave(teams, async ({ programs: [publisher, receiver] }) => {
-    const total = await publisher!.run<number>("emit", { from: 0, rate: 100, ms: bench.sizes.roundMs * 2 });
-    const taken: Taken[] = [];
-    for (const end = performance.now() + ARRIVAL_LIMIT_MS; taken.length < total; await sleep(20)) {
-      if (performance.now() > end) throw new Error(`${taken.length} of ${total} events came`);
-      taken.push(...(await receiver!.run<Taken[]>("collect")));
-    }
-    return summary(taken.map(({ ms }) => ms));
+  const ms = bench.sizes.roundMs * 2;
+  const count = (RATE * ms) / 1_000;
+  const figures = await bench.interleave(teams, async ({ programs: [publisher, receiver] }, round) => {
+    const from = round * count;
+    await receiver!.run("arm", { from, to: from + count - 1, ms: ms + ARRIVAL_LIMIT_MS });
+    await publisher!.run("emit", { from, rate: RATE, ms });
+    const { latencies } = await receiver!.run<Drained>("arrived");
+    await receiver!.run("disarm");
+    return latencies;
   });
   const base = { scenario: "broadcast", unit: "ms", better: "less" } as const;
   return [
@@ -69,18 +71,24 @@ async function latency(bench: Bench, teams: readonly Team[]): Promise<Row[]> {
 
 /** Before the first round, as a share of a round. */
 const WARM_UP = 0.2;
-const OUTBOX = { ours: { emit: 1, notify: 0 }, peer: { emit: 1, notify: 1 }, shown: { emit: 0, notify: 0 } };
+const OUTBOX = [
+  { system: mesh, emit: 1, notify: 0 },
+  { system: { ...mesh, name: "mesh, NOTIFY inside", part: "peer" }, emit: 1, notify: 1 },
+  { system: { ...mesh, name: "the row alone", part: "shown" }, emit: 0, notify: 0 },
+] as const;
 
 export const outbox: Scenario = {
   name: "outbox",
   about: "transactions on 8 connections that write a row and emit, against the same with NOTIFY inside each transaction",
   async run(bench) {
     const count = bench.sizes.quick ? 1_000 : 10_000;
-    const teams = await bench.teams([mesh, { ...mesh, name: "mesh, NOTIFY inside", part: "peer" }, { ...mesh, name: "the row alone", part: "shown" }], ["outbox"], { effects: true });
-    const transactions = async ({ system, databaseUrl, programs: [program] }: Team, from: number, to: number): Promise<number> => {
-      const { ms } = await program!.run<{ ms: number }>("transactions", { from, to, concurrency: 8, ...OUTBOX[system.part] });
-      const [written] = await bench.postgres.query<{ rows: number }>(databaseUrl, "SELECT count(DISTINCT i)::int AS rows FROM effects");
-      if (written!.rows !== to) throw new Error(`${written!.rows} rows of ${to} transactions`);
+    const teams = await bench.teams(OUTBOX.map(({ system }) => system), ["outbox"], { effects: true });
+    const transactions = async (team: Team, from: number, to: number): Promise<number> => {
+      const { emit, notify } = OUTBOX.find(({ system }) => system === team.system)!;
+      const { ms } = await team.programs[0]!.run<{ ms: number }>("transactions", { from, to, concurrency: 8, emit, notify });
+      await checkEffects(bench, team, to);
+      const waiting = await waitingJobs(bench, team);
+      if (waiting !== emit * to) throw new Error(`${to} transactions left ${waiting} jobs`);
       return ((to - from + 1) / ms) * 1_000;
     };
     const warmUp = count * WARM_UP;

@@ -1,8 +1,7 @@
-import type { Bench, Team } from "../bed.js";
+import { resultsOf, type Bench, type Team } from "../bed.js";
 import type { Drained } from "../inbox.js";
 import type { Row, Scenario } from "../scenario.js";
 import { graphileWorker, mesh, moleculerChannels, pgBoss, sqlFloor, transactionFloor } from "../systems.js";
-import { resultsOf } from "./calls.js";
 
 const DRAIN_LIMIT_MS = 240_000;
 /** What goes through each system before its first round, as a share of a round. */
@@ -45,7 +44,7 @@ export const queue: Scenario = {
   about: "50,000 waiting jobs with a trivial handler, worked off by one node",
   async run(bench) {
     const count = bench.sizes.quick ? 5_000 : 50_000;
-    const systems = [mesh, graphileWorker, pgBoss, ...(await moleculerChannels("shown")), sqlFloor];
+    const systems = [mesh, graphileWorker, pgBoss, { ...pgBoss, name: "pg-boss, 500 a fetch", variant: "500" }, ...(await moleculerChannels("shown")), sqlFloor];
     const figures = await bench.interleave(await bench.teams(systems, ["queue"]), (team, round) => drainRound(bench, team, round, count));
     const inDatabase = new Map([...figures].filter(([{ system }]) => system.uncompleted !== undefined));
     const base = { scenario: "queue", better: "more" } as const;
@@ -84,11 +83,18 @@ export const exactlyOnce: Scenario = {
   },
 };
 
-async function checkEffects(bench: Bench, { system, databaseUrl }: Team, wanted: number): Promise<void> {
+/** Each of the jobs 1 to `wanted` has written its row, once. */
+export async function checkEffects(bench: Bench, { system, databaseUrl }: Team, wanted: number): Promise<void> {
   const [found] = await bench.postgres.query<{ rows: number; different: number }>(
     databaseUrl,
     "SELECT count(*)::int AS rows, count(DISTINCT i)::int AS different FROM effects",
   );
   if (found!.rows === wanted && found!.different === wanted) return;
   throw new Error(`${system.name}: ${wanted} jobs left ${found!.rows} rows, ${found!.different} of them different`);
+}
+
+/** Of the mesh. */
+export async function waitingJobs(bench: Bench, { databaseUrl }: Team): Promise<number> {
+  const [row] = await bench.postgres.query<{ jobs: number }>(databaseUrl, "SELECT count(*)::int AS jobs FROM _chimpbase_mesh_jobs");
+  return row!.jobs;
 }
