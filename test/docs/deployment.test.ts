@@ -52,20 +52,37 @@ test("a pod that stops is taken out of its Service long before it ends", () => {
 test("the probes ask the paths that the host answers, and its port", () => {
   assert.match(manifest, /readinessProbe:\n +httpGet: { path: \/readyz, port: 3000 }/);
   assert.match(manifest, /livenessProbe:\n +httpGet: { path: \/livez, port: 3000 }/);
+  assert.match(manifest, /startupProbe:\n +httpGet: { path: \/livez, port: 3000 }/);
   assert.match(manifest, /name: PORT, value: "3000"/);
   assert.match(manifest, /name: CHIMPBASE_MESH_ADVERTISED_URL, value: "http:\/\/\$\(POD_IP\):3000"/);
 });
 
-test("the token is a file of its secret's name in the directory that the program reads", () => {
-  assert.match(manifest, /mountPath: \/run\/secrets/);
-  assert.match(manifest, /path: MESH_TOKEN/);
-  assert.match(page, /dir: "\/run\/secrets"/);
+test("the pod gets the token and the database under the names that the program reads, from the secret that the page makes", () => {
+  assert.match(page, /meshToken: "MESH_TOKEN"/);
+  for (const [name, key] of [["MESH_TOKEN", "mesh-token"], ["DATABASE_URL", "database-url"]]) {
+    assert.ok(manifest.includes(`{ name: ${name}, valueFrom: { secretKeyRef: { name: api, key: ${key} } } }`));
+    assert.match(page, new RegExp(`kubectl create secret generic api .*--from-literal=${key}=`));
+  }
+});
+
+test("no program for production has a secret in its text, where it would win over that of the environment", async () => {
+  for (const guide of ["deployment", "tls"]) {
+    assert.doesNotMatch(await readFile(join(ROOT, `docs/guides/${guide}.md`), "utf8"), /secrets: \{ values/);
+  }
+});
+
+test("the connections that the page says are enough for so many processes are", () => {
+  const [, most, processes] = /with the defaults, (\d+) is enough for (\d+)/.exec(page)!.map(Number);
+  const reserved = 3;
+  assert.ok(processes! * (host.database.poolSize + 2) <= most! - reserved);
+  assert.ok((processes! + 1) * (host.database.poolSize + 2) > most! - reserved);
 });
 
 test("the table of times tells what the manifest and the defaults are", () => {
   assert.equal(told("`terminationGracePeriodSeconds`"), String(number("terminationGracePeriodSeconds")));
   assert.equal(told("`drainTimeoutMs`"), String(drainTimeoutMs));
   assert.equal(told("readiness: `periodSeconds` × `failureThreshold`"), `${number("periodSeconds", "readinessProbe") * number("failureThreshold", "readinessProbe")} s`);
+  assert.equal(told("startup: `periodSeconds` × `failureThreshold`"), `${number("periodSeconds", "startupProbe") * number("failureThreshold", "startupProbe")} s`);
   assert.equal(told("liveness: `periodSeconds` × `failureThreshold`"), `${number("periodSeconds", "livenessProbe") * number("failureThreshold", "livenessProbe")} s`);
   assert.equal(told("`server.keepAliveTimeoutMs`"), String(host.server!.keepAliveTimeoutMs));
   assert.equal(told("`heartbeatMs` · `offlineAfterMs`"), `${mesh.heartbeatMs} · ${mesh.offlineAfterMs}`);

@@ -11,6 +11,8 @@ const ROOT = resolve(import.meta.dirname, "../../..");
 // Inside the package, so that programs import it by its own name.
 const WORK = join(ROOT, ".build", "docs-programs");
 const RUN_LIMIT_MS = 30_000;
+/** For programs of production, which have none in their text. */
+const TOKEN = "0123456789abcdef0123456789abcdef";
 
 const pages = ["README.md", ...(await markdownFiles(join(ROOT, "docs")))];
 
@@ -78,7 +80,7 @@ function compile(files: string[]): void {
 /** Programs that serve for ever get SIGTERM once they have printed all that was promised; each must end with code 0. */
 function run(file: string, url: string, expected: readonly string[]): Promise<string> {
   return new Promise((resolvePrinted, reject) => {
-    const child = spawn(process.execPath, [file], { cwd: WORK, env: { ...process.env, DATABASE_URL: url, HOSTNAME: undefined } });
+    const child = spawn(process.execPath, [file], { cwd: WORK, env: { ...process.env, DATABASE_URL: url, MESH_TOKEN: TOKEN, HOSTNAME: undefined } });
     let output = "";
     let errors = "";
     let asked = false;

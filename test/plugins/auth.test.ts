@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { MeshConfigurationError, MeshValidationError, chimpbaseAuth, plugin, route, type AuthOptions, type HostEnv, type Registration } from "@chimpbase/mesh";
 import { withAdmin } from "../support/database.js";
-import { makeHost } from "../support/host.js";
+import { hostOn, makeHost } from "../support/host.js";
 import { until } from "../support/wait.js";
 
 interface Key { readonly id: string; readonly key: string; readonly expiresAtMs: number | null }
@@ -76,6 +76,24 @@ test("a revoked key is refused at once on the node that revoked it; revoking twi
   assert.deepEqual(await run("revoke", { id }), { revoked: true });
   assert.equal(await status("/hello", { "x-api-key": key }), 401);
   assert.deepEqual(await run("revoke", { id }), { revoked: false });
+});
+
+test("a key that one node revokes is refused by the others within 5 s, though they know it", async (t) => {
+  const { databaseUrl, create, run } = await guard(t);
+  const { host: other } = hostOn(databaseUrl, { secrets: { values: { BOOT: "boot-key" } } });
+  other.register(chimpbaseAuth({ bootstrapKeySecret: "BOOT" }), hello);
+  try {
+    await other.start();
+    const { id, key } = await create({ name: "ci" });
+    const status = async (): Promise<number> => (await fetch(`${other.url}/hello`, { headers: { "x-api-key": key } })).status;
+    assert.equal(await status(), 200);
+    const revokedAt = performance.now();
+    await run("revoke", { id });
+    await until(async () => (await status()) === 401, { timeoutMs: 10_000 });
+    assert.ok(performance.now() - revokedAt < 6_000, `refused after ${Math.round(performance.now() - revokedAt)} ms`);
+  } finally {
+    await other.stop();
+  }
 });
 
 test("a key expires on the clock of the database, cached or not", async (t) => {

@@ -3,8 +3,10 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { transformAsync as babel } from "@babel/core";
 import { transform as swc } from "@swc/core";
 import { transform as esbuild } from "esbuild";
+import { transform as oxc } from "oxc-transform";
 import ts from "typescript";
 import { describe, type Class, type ServiceDescriptor } from "@chimpbase/mesh";
 import { defines, run, runEvent, runHooks } from "./running.js";
@@ -17,6 +19,12 @@ const withEsbuild = (experimentalDecorators: boolean, options: object = {}): Com
   (await esbuild(source, { loader: "ts", format: "esm", target: "es2022", tsconfigRaw: { compilerOptions: { experimentalDecorators } }, ...options })).code;
 const withSwc = (transform: object): Compile => async (source) =>
   (await swc(source, { configFile: false, swcrc: false, isModule: true, jsc: { target: "es2022", parser: { syntax: "typescript", decorators: true }, transform }, module: { type: "es6" } })).code;
+const withBabel = (version: "legacy" | "2023-11"): Compile => async (source) => {
+  const plugins = [["@babel/plugin-proposal-decorators", { version }]];
+  return (await babel(source, { filename: "services.ts", configFile: false, babelrc: false, presets: ["@babel/preset-typescript"], plugins }))!.code!;
+};
+const withOxc = (emitDecoratorMetadata: boolean): Compile => async (source) =>
+  (await oxc("services.ts", source, { target: "es2022", decorator: { legacy: true, emitDecoratorMetadata } })).code;
 
 const LEGACY: Record<string, Compile> = {
   "tsc, legacy": tsc({ experimentalDecorators: true }),
@@ -26,6 +34,9 @@ const LEGACY: Record<string, Compile> = {
   "esbuild, legacy with kept names": withEsbuild(true, { keepNames: true }),
   "swc, legacy": withSwc({ legacyDecorator: true }),
   "swc, legacy with metadata": withSwc({ legacyDecorator: true, decoratorMetadata: true }),
+  "Babel, legacy": withBabel("legacy"),
+  "oxc, legacy": withOxc(false),
+  "oxc, legacy with metadata": withOxc(true),
 };
 
 const STANDARD: Record<string, Compile> = {
@@ -35,6 +46,7 @@ const STANDARD: Record<string, Compile> = {
   "esbuild, standard with kept names": withEsbuild(false, { keepNames: true }),
   "swc, standard of 2022-03": withSwc({ decoratorVersion: "2022-03" }),
   "swc, standard of 2023-11": withSwc({ decoratorVersion: "2023-11" }),
+  "Babel, standard of 2023-11": withBabel("2023-11"),
 };
 
 interface Services { readonly UsersService: Class; readonly SiblingService: Class; readonly OrdersService: Class; readonly seen: string[] }
@@ -71,6 +83,15 @@ for (const [name, compile] of Object.entries({ ...LEGACY, ...STANDARD })) {
   });
 }
 
+for (const [name, compile] of Object.entries({ ...LEGACY, ...STANDARD })) {
+  // It compiles no decorators of members with computed names.
+  if (name === "Babel, legacy") continue;
+  test(`${name}: a member under a symbol is refused`, async () => {
+    const { SymbolMember } = await load<{ SymbolMember: Class }>("symbol-member", name, compile);
+    assert.throws(() => describe(SymbolMember), defines("SymbolMember.Symbol(hidden)", "symbol"));
+  });
+}
+
 for (const [name, compile] of Object.entries(STANDARD)) {
   test(`${name}: a private member is refused`, async () => {
     const { PrivateMember } = await load<{ PrivateMember: Class }>("private-member", name, compile);
@@ -90,7 +111,7 @@ const EXPECTED_USERS = {
 
 const MISTAKES = {
   StaticMember: ["StaticMember.list", "static"], FieldMember: ["FieldMember.list", "only methods"], GetterMember: ["GetterMember.list", "only methods"],
-  SymbolMember: ["SymbolMember.Symbol(hidden)", "symbol"], BareMember: ["BareMember.list", "parentheses"], TwoActions: ["TwoActions", "first", "second"],
+  BareMember: ["BareMember.list", "parentheses"], TwoActions: ["TwoActions", "first", "second"],
   BareService: ["BareService", "parentheses"], ActionOnClass: ["ActionOnClass", "belongs on a method"], Undecorated: ["Undecorated", "no @Service"],
 };
 
