@@ -23,6 +23,8 @@ export interface ConsumerDefaults {
 export interface Consumer {
   readonly lane: string;
   readonly group: string | null;
+  /** Of the events that the group takes by it. */
+  readonly pattern: string | null;
   readonly target: Target;
   readonly matches: (event: string) => boolean;
   /** Its own limit of jobs at the same time; null: it shares the node's. */
@@ -68,16 +70,19 @@ export function retryRules(consumers: readonly Consumer[]): ConsumerDefaults {
   };
 }
 
-export function groupPatterns(registrations: readonly JobRegistration[]): GroupPattern[] {
-  return registrations
-    .filter((registration) => registration.kind === "balanced")
-    .map(({ group, pattern }) => ({ group, pattern, regex: patternToRegex(pattern) }));
+/** What the groups of these consumers take, each once. */
+export function groupPatterns(consumers: Iterable<Consumer>): GroupPattern[] {
+  const found = new Map<string, GroupPattern>();
+  for (const { lane, group, pattern } of consumers) {
+    if (group !== null && pattern !== null) found.set(lane, { group, pattern, regex: patternToRegex(pattern) });
+  }
+  return [...found.values()];
 }
 
-function addressOf(registration: JobRegistration): Pick<Consumer, "lane" | "group" | "matches"> {
-  if (registration.kind !== "balanced") return { lane: queueLane(registration.queue), group: null, matches: () => false };
+function addressOf(registration: JobRegistration): Pick<Consumer, "lane" | "group" | "pattern" | "matches"> {
+  if (registration.kind !== "balanced") return { lane: queueLane(registration.queue), group: null, pattern: null, matches: () => false };
   const { group, pattern } = registration;
-  return { lane: groupLane(group, pattern), group, matches: compilePattern(pattern) };
+  return { lane: groupLane(group, pattern), group, pattern, matches: compilePattern(pattern) };
 }
 
 function targetOf(registration: JobRegistration): Target {

@@ -1,6 +1,7 @@
-import { consumersOf, type Consumer } from "./consumers.js";
+import { consumersOf, groupPatterns, type Consumer } from "./consumers.js";
 import type { HeldJob } from "./held-job.js";
 import { Lane, baseLane, soloLane } from "./lane.js";
+import type { GroupPattern } from "./queue-upkeep.js";
 
 /** The lanes that this node serves, and by whom. A node claims from no other. */
 export class LaneSet {
@@ -16,6 +17,11 @@ export class LaneSet {
 
   get keys(): string[] {
     return [...this.#lanes.keys()];
+  }
+
+  /** What the groups of this node take. */
+  get patterns(): GroupPattern[] {
+    return groupPatterns(this.#consumers);
   }
 
   all(): Iterable<Lane> {

@@ -1,7 +1,7 @@
 import type { Consumer } from "./consumers.js";
 import type { HeldJob } from "./held-job.js";
 
-const SOLO_PREFIX = "s:";
+export const SOLO_PREFIX = "s:";
 /** Work that a lane may hold ahead of its free slots, in ms of its own pace, so that others get what this node cannot do soon. */
 export const AHEAD_MS = 100;
 export const MAX_AHEAD = 500;

@@ -7,11 +7,13 @@ import { retryRules } from "./consumers.js";
 import { planTakeover } from "./job-failure.js";
 import type { LaneSet } from "./lane-set.js";
 import { OldTransactions } from "./old-transactions.js";
+import type { Strays } from "./strays.js";
 import { UPKEEP_BATCH, type ExpiredJob, type LaneState, type QueueUpkeep } from "./queue-upkeep.js";
 
 export interface UpkeepOptions {
   readonly queue: QueueUpkeep;
   readonly lanes: LaneSet;
+  readonly strays: Strays;
   /** Longest time between two looks, and while there is nothing to do. */
   readonly intervalMs: number;
   readonly idleIntervalMs: number;
@@ -94,16 +96,18 @@ export class Upkeep {
   }
 
   async #lookOnce(): Promise<Look> {
-    const { lanes, queue, onLook, takeEnded } = this.#options;
+    const { lanes, queue, strays, onLook, takeEnded } = this.#options;
     onLook();
     if (lanes.keys.length === 0) return NOTHING;
     const withOldest = this.#oldTransactions.due;
-    const states = await answered(queue.look(lanes.keys, takeEnded(), withOldest), ANSWER_LIMIT_MS);
+    const groups = strays.groupsToCompare();
+    const states = await answered(queue.look(lanes.keys, { ended: takeEnded(), withOldest, groups }), ANSWER_LIMIT_MS);
     if (withOldest) this.#oldTransactions.note(states[0]?.oldestTransaction ?? null);
+    const adopted = states[0]?.othersPatterns === true ? await answered(strays.adopt(), ANSWER_LIMIT_MS) : [];
     const expired = states.flatMap((state) => state.expired);
     const reclaimed = expired.length === 0 ? [] : await this.#reclaim(expired);
     const ready = states.filter((state) => state.ready || state.moved > 0).map((state) => state.lane);
-    this.#options.onReady([...ready, ...reclaimed]);
+    this.#options.onReady([...ready, ...reclaimed, ...adopted]);
     const untilDueMs = expired.length >= UPKEEP_BATCH ? 0 : Math.min(...states.map(nextLookMs));
     return { untilDueMs, found: ready.length + expired.length > 0 };
   }

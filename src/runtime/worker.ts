@@ -13,6 +13,7 @@ import { Leases } from "./leases.js";
 import { QueueUpkeep } from "./queue-upkeep.js";
 import { JobQueue } from "./queue.js";
 import { Settlements } from "./settlements.js";
+import { Strays } from "./strays.js";
 import { Upkeep } from "./upkeep.js";
 
 export interface WorkerDefaults {
@@ -114,6 +115,7 @@ class Engine implements WorkerEngine {
     this.#upkeep = new Upkeep({
       queue: this.#upkeepQueue,
       lanes,
+      strays: new Strays({ queue: this.#upkeepQueue, lanes, leaseMs: defaults.leaseMs, log }),
       intervalMs: lookMs,
       idleIntervalMs: idleLookMs,
       idle: () => live() && slots.running.size === 0,
@@ -126,7 +128,7 @@ class Engine implements WorkerEngine {
 
   async attach(registrations: readonly JobRegistration[]): Promise<() => Promise<void>> {
     const consumers = registrations.map((registration) => createConsumer(registration, this.#defaults));
-    const groups = groupPatterns(registrations);
+    const groups = groupPatterns(consumers);
     if (groups.length > 0) await this.#upkeepQueue.rememberGroups(groups);
     this.#lanes.add(consumers);
     // Jobs may have been waiting since before.

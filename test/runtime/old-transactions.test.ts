@@ -33,7 +33,7 @@ test("the oldest transaction that keeps rows alive is found, and only where aske
   t.after(() => cluster.close());
   const upkeep = new QueueUpkeep(cluster.storage);
   const { storage, nodeId } = await cluster.node();
-  const oldest = async (asked: boolean) => (await upkeep.look(["q:a", "q:b"], [], asked)).map((lane) => lane.oldestTransaction?.applicationName ?? null);
+  const oldest = async (asked: boolean) => (await upkeep.look(["q:a", "q:b"], { withOldest: asked })).map((lane) => lane.oldestTransaction?.applicationName ?? null);
   assert.deepEqual(await oldest(true), [null, null]);
   const idle = await storage.begin();
   await idle.query("SELECT 1");

@@ -31,8 +31,8 @@ interface JobRow {
 const job = (queue: string, payload: unknown = null, more: Partial<OutgoingJob> = {}): OutgoingJob => ({ queue, payload, requestId: "r", meta: {}, ...more });
 const jobs = (): Promise<JobRow[]> => node.storage.query<JobRow>(`SELECT id, lane, queue, grp, event, payload, headers FROM _chimpbase_mesh_jobs ORDER BY id`);
 const count = async (table: string): Promise<number> => (await node.storage.query<{ n: number }>(`SELECT count(*)::int AS n FROM ${table}`))[0]!.n;
-const rememberGroup = (group: string, pattern: string): Promise<unknown> =>
-  node.storage.query("INSERT INTO _chimpbase_mesh_groups (grp, pattern, regex) VALUES ($1, $2, $3)", [group, pattern, patternToRegex(pattern)]);
+const rememberGroup = (group: string, pattern: string, seenAt = "2026-01-01"): Promise<unknown> =>
+  node.storage.query("INSERT INTO _chimpbase_mesh_groups (grp, pattern, regex, seen_at) VALUES ($1, $2, $3, $4)", [group, pattern, patternToRegex(pattern), seenAt]);
 
 test("emits in flight at the same time share commits", async () => {
   await Promise.all(Array.from({ length: 2_000 }, (_, index) => node.outbox.emit(event("shared", index), "broadcast")));
@@ -67,6 +67,15 @@ test("a balanced event is one job for each group, in the lane of the first patte
   const { id } = paid[0]![1];
   assert.match(id!, /^[0-9a-f-]{36}$/);
   for (const each of paid) assert.deepEqual(each, [{ total: 3 }, { id, requestId: "r-1", meta: { tenant: "x" }, nodeId: node.nodeId }]);
+});
+
+test("of patterns that match, the one that a node has shown last to have gets the event, whatever its name", async () => {
+  await rememberGroup("billing", "**", "2026-01-01");
+  await rememberGroup("billing", "order.paid", "2026-01-02");
+  await rememberGroup("billing", "order.*", "2026-01-01");
+  await node.outbox.emit(event("order.paid"), "balanced");
+  await node.outbox.emit(event("order.sent"), "balanced");
+  assert.deepEqual((await jobs()).map(({ lane }) => lane), [groupLane("billing", "order.paid"), groupLane("billing", "**")]);
 });
 
 test("a group that comes for an event which none took before gets it from the first commit on", async () => {
