@@ -2,7 +2,7 @@ import type { BalancedRegistration, Target, WorkerOptions, WorkerRegistration } 
 import { MeshConfigurationError } from "../errors.js";
 import { groupLane, queueLane } from "../storage/lanes.js";
 import { compilePattern, patternToRegex } from "./event-pattern.js";
-import type { GroupPattern } from "./queue-upkeep.js";
+import type { GroupPattern } from "./group-patterns.js";
 
 /** Jobs of one queue that a part of the host makes for itself. */
 export interface InternalRegistration {

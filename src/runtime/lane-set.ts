@@ -1,7 +1,7 @@
 import { consumersOf, groupPatterns, type Consumer } from "./consumers.js";
+import type { GroupPattern } from "./group-patterns.js";
 import type { HeldJob } from "./held-job.js";
 import { Lane, baseLane, soloLane } from "./lane.js";
-import type { GroupPattern } from "./queue-upkeep.js";
 
 /** The lanes that this node serves, and by whom. A node claims from no other. */
 export class LaneSet {

@@ -1,7 +1,6 @@
 import type { Storage } from "../contract/storage.js";
 import { endedClaimsSql } from "../storage/functions.js";
 import { groupLaneSql } from "../storage/lanes.js";
-import { SOLO_PREFIX } from "./lane.js";
 import { OLDEST_TRANSACTION_SQL, type OpenTransaction } from "./old-transactions.js";
 import { refArrays, RESERVED, type FailedJob, type JobRef } from "./queue.js";
 
@@ -33,13 +32,6 @@ export interface LaneState {
   readonly othersPatterns: boolean;
 }
 
-export interface GroupPattern {
-  readonly group: string;
-  readonly pattern: string;
-  /** Null for a plain name. */
-  readonly regex: string | null;
-}
-
 /** What a look asks beside the lanes. */
 export interface LookExtras {
   /** Claims of which nothing is left, as their holder believes. */
@@ -51,8 +43,6 @@ export interface LookExtras {
 
 /** Most deferred jobs of a lane, and most expired ones of all lanes, that one look moves. */
 export const UPKEEP_BATCH = 500;
-/** So many of a lane, the oldest, are looked at for those that can be adopted, each time: what nobody can adopt may be many more. */
-const ADOPTION_REACH = 10_000;
 
 /** The statements that keep lanes moving while nobody holds their jobs. */
 export class QueueUpkeep {
@@ -144,83 +134,4 @@ export class QueueUpkeep {
     );
     return rows.map((row) => row.lane);
   }
-
-  /**
-   * Remembers groups for ever: from now on they get their events, also those emitted while none of their nodes is up. In
-   * one order on all nodes: those that boot at the same time would deadlock on each other's rows otherwise.
-   */
-  async rememberGroups(groups: readonly GroupPattern[]): Promise<void> {
-    await this.#storage.query(
-      `INSERT INTO ${this.#groups} AS g (grp, pattern, regex, seen_at)
-       SELECT DISTINCT *, statement_timestamp() FROM unnest($1::text[], $2::text[], $3::text[]) AS given(grp, pattern, regex) ORDER BY grp, pattern
-       ON CONFLICT (grp, pattern) DO UPDATE SET regex = EXCLUDED.regex, seen_at = statement_timestamp()`,
-      patternArrays(groups),
-    );
-  }
-
-  /** Says that a node has these patterns. Those that somebody else is just saying it of are left to them. */
-  async affirmPatterns(patterns: readonly GroupPattern[]): Promise<void> {
-    await this.#storage.query(
-      `UPDATE ${this.#groups} SET seen_at = statement_timestamp() WHERE ctid = ANY (ARRAY(
-         SELECT g.ctid FROM ${this.#groups} AS g JOIN unnest($1::text[], $2::text[], $3::text[]) AS own(grp, pattern, regex) USING (grp, pattern)
-         FOR UPDATE OF g SKIP LOCKED))`,
-      patternArrays(patterns),
-      RESERVED,
-    );
-  }
-
-  /**
-   * Moves jobs from the lanes of patterns that no node has affirmed for `abandonedMs` into those of `patterns` which match
-   * their events: jobs that are ready, deferred ones that are due, and claimed ones whose lease has run out, which the next
-   * look then finds. Returns the lane of each.
-   */
-  async adopt(patterns: readonly GroupPattern[], abandonedMs: number): Promise<string[]> {
-    const rows = await this.#storage.query<{ lane: string }>(
-      `WITH own AS MATERIALIZED (
-         SELECT *, ${groupLaneSql("grp", "pattern")} AS lane FROM unnest($1::text[], $2::text[], $3::text[]) AS own(grp, pattern, regex)),
-       abandoned AS MATERIALIZED (
-         SELECT prefix || ${groupLaneSql("grp", "pattern")} AS lane, grp, prefix FROM ${this.#groups} CROSS JOIN (VALUES (''), ('${SOLO_PREFIX}')) AS kind(prefix)
-         WHERE grp = ANY ($1::text[]) AND (grp, pattern) NOT IN (SELECT grp, pattern FROM own)
-           AND seen_at < statement_timestamp() - $4::float8 * interval '1 ms'),
-       matching AS MATERIALIZED (
-         SELECT place, prefix || own.lane AS new_lane
-         FROM abandoned CROSS JOIN LATERAL (
-           SELECT ctid AS place, id FROM ${this.#ready} WHERE lane = abandoned.lane ORDER BY id LIMIT ${ADOPTION_REACH}) AS r
-         JOIN ${this.#jobs} AS j USING (id) ${OWN_OF_JOB_SQL} LIMIT ${UPKEEP_BATCH}),
-       waiting AS MATERIALIZED (
-         SELECT r.ctid AS place, id, fence, new_lane FROM ${this.#ready} AS r JOIN matching ON r.ctid = place FOR UPDATE OF r SKIP LOCKED),
-       matching_due AS MATERIALIZED (
-         SELECT place, prefix || own.lane AS new_lane
-         FROM abandoned CROSS JOIN LATERAL (
-           SELECT ctid AS place, event FROM ${this.#deferred} WHERE lane = abandoned.lane AND run_at < statement_timestamp()
-           ORDER BY run_at, id LIMIT ${ADOPTION_REACH}) AS j
-         ${OWN_OF_JOB_SQL} LIMIT ${UPKEEP_BATCH}),
-       due AS MATERIALIZED (
-         SELECT d.ctid AS place, new_lane FROM ${this.#deferred} AS d JOIN matching_due ON d.ctid = place FOR UPDATE OF d SKIP LOCKED),
-       gone AS (DELETE FROM ${this.#deferred} AS d USING due WHERE d.ctid = due.place RETURNING d.*, due.new_lane),
-       lapsed AS MATERIALIZED (
-         SELECT j.id, prefix || own.lane AS new_lane
-         FROM ${this.#claims} CROSS JOIN LATERAL unnest(ids, fences) AS held(id, fence) JOIN ${this.#jobs} AS j USING (id, fence) JOIN abandoned USING (lane) ${OWN_OF_JOB_SQL}
-         WHERE lease_until < statement_timestamp() LIMIT ${UPKEEP_BATCH} FOR UPDATE OF j SKIP LOCKED),
-       moved AS (
-         UPDATE ${this.#jobs} AS j SET lane = new_lane FROM (SELECT id, new_lane FROM waiting UNION ALL SELECT id, new_lane FROM lapsed) AS found WHERE j.id = found.id),
-       taken AS (DELETE FROM ${this.#ready} AS r USING waiting WHERE r.ctid = waiting.place),
-       added AS (
-         INSERT INTO ${this.#jobs} (id, lane, queue, grp, event, payload, headers, attempt, history, created_at, fence)
-         SELECT id, new_lane, queue, grp, event, payload, headers, attempt, history, created_at, fence FROM gone RETURNING lane, id, fence),
-       listed AS (INSERT INTO ${this.#ready} (lane, id, fence) SELECT new_lane, id, fence FROM waiting UNION ALL SELECT lane, id, fence FROM added)
-       SELECT new_lane AS lane FROM waiting UNION ALL SELECT new_lane FROM due UNION ALL SELECT new_lane FROM lapsed`,
-      [...patternArrays(patterns), abandonedMs],
-      RESERVED,
-    );
-    return rows.map((row) => row.lane);
-  }
-}
-
-/** The one of `own` by which the group of a job `j` takes its event. */
-const OWN_OF_JOB_SQL = `CROSS JOIN LATERAL (
-  SELECT own.lane FROM own WHERE own.grp = abandoned.grp AND (own.pattern = j.event OR j.event ~ own.regex) ORDER BY own.lane LIMIT 1) AS own`;
-
-function patternArrays(patterns: readonly GroupPattern[]): unknown[][] {
-  return [patterns.map((each) => each.group), patterns.map((each) => each.pattern), patterns.map((each) => each.regex)];
 }

@@ -1,10 +1,10 @@
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
+import type { GroupPatterns } from "./group-patterns.js";
 import type { LaneSet } from "./lane-set.js";
-import type { QueueUpkeep } from "./queue-upkeep.js";
 
 export interface StraysOptions {
-  readonly queue: QueueUpkeep;
+  readonly patterns: GroupPatterns;
   readonly lanes: LaneSet;
   readonly leaseMs: number;
   readonly log: Logger;
@@ -36,13 +36,13 @@ export class Strays {
 
   /** Where a group has patterns that this node has not: shows whose are in use, and takes over. Returns lanes with jobs. */
   async adopt(): Promise<string[]> {
-    const { queue, lanes, leaseMs, log } = this.#options;
-    const { patterns } = lanes;
-    await queue.affirmPatterns(patterns);
+    const { patterns, lanes, leaseMs, log } = this.#options;
+    const own = lanes.patterns;
+    await patterns.affirm(own);
     // Before, nodes with those other patterns may not have found out yet that there are others, and to affirm theirs.
     const abandonedMs = ABANDONED_LEASES * leaseMs;
     if (now() - this.#since < abandonedMs) return [];
-    const adopted = await queue.adopt(patterns, abandonedMs);
+    const adopted = await patterns.adopt(own, abandonedMs);
     if (adopted.length > 0) log.warn("jobs of event patterns that no node has any more are taken over", { jobs: adopted.length });
     return [...new Set(adopted)];
   }

@@ -6,6 +6,7 @@ import { now } from "../pipeline/deadline.js";
 import { within } from "../pipeline/time-limit.js";
 import { Claimer } from "./claimer.js";
 import { createConsumer, groupPatterns, type Consumer, type JobRegistration } from "./consumers.js";
+import { GroupPatterns } from "./group-patterns.js";
 import { JobRunner } from "./job-runner.js";
 import { JobSlots } from "./job-slots.js";
 import { LaneSet } from "./lane-set.js";
@@ -82,7 +83,7 @@ class Engine implements WorkerEngine {
   readonly #defaults: WorkerDefaults;
   readonly #queue: JobQueue;
   readonly #idleLookMs: number;
-  readonly #upkeepQueue: QueueUpkeep;
+  readonly #patterns: GroupPatterns;
   readonly #lanes: LaneSet;
   readonly #leases: Leases;
   readonly #settlements: Settlements;
@@ -103,7 +104,7 @@ class Engine implements WorkerEngine {
     const leaseMs = defaults.leaseMs - 2 * idleLookMs;
     const queue = (this.#queue = new JobQueue(storage, nodeId, leaseMs));
     this.#defaults = defaults;
-    this.#upkeepQueue = new QueueUpkeep(storage);
+    this.#patterns = new GroupPatterns(storage);
     const lanes = (this.#lanes = new LaneSet(concurrency));
     const leases = (this.#leases = new Leases(queue, leaseMs, log));
     const onDeferred = (delayMs: number): void => this.#upkeep.lookWithin(delayMs);
@@ -113,9 +114,9 @@ class Engine implements WorkerEngine {
     const slots = (this.#slots = new JobSlots({ lanes, runner, settlements, limit: concurrency, onRoom }));
     this.#claimer = new Claimer({ queue, lanes, slots, leases, settlements, leaseMs, log });
     this.#upkeep = new Upkeep({
-      queue: this.#upkeepQueue,
+      queue: new QueueUpkeep(storage),
       lanes,
-      strays: new Strays({ queue: this.#upkeepQueue, lanes, leaseMs: defaults.leaseMs, log }),
+      strays: new Strays({ patterns: this.#patterns, lanes, leaseMs: defaults.leaseMs, log }),
       intervalMs: lookMs,
       idleIntervalMs: idleLookMs,
       idle: () => live() && slots.running.size === 0,
@@ -129,7 +130,7 @@ class Engine implements WorkerEngine {
   async attach(registrations: readonly JobRegistration[]): Promise<() => Promise<void>> {
     const consumers = registrations.map((registration) => createConsumer(registration, this.#defaults));
     const groups = groupPatterns(consumers);
-    if (groups.length > 0) await this.#upkeepQueue.rememberGroups(groups);
+    if (groups.length > 0) await this.#patterns.remember(groups);
     this.#lanes.add(consumers);
     // Jobs may have been waiting since before.
     this.wake(consumers.map((consumer) => consumer.lane));

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { after, afterEach, before, describe, it } from "node:test";
 import { isNotHeld, JobQueue, type JobRef, type LaneQuota } from "#mesh/runtime/queue.js";
 import type { Storage, Transaction } from "#mesh/contract/storage.js";
+import { GroupPatterns } from "#mesh/runtime/group-patterns.js";
 import { QueueUpkeep } from "#mesh/runtime/queue-upkeep.js";
 import { queueLane } from "#mesh/storage/lanes.js";
 import { Cluster } from "./worker-nodes.js";
@@ -208,11 +209,11 @@ describe("queue statements", () => {
 
   it("groups are remembered by many nodes at once, in whatever order each names them", async () => {
     const nodes = Array.from({ length: 4 }, () => cluster.node());
-    const upkeeps = (await Promise.all(nodes)).map(({ storage }) => new QueueUpkeep(storage));
+    const each = (await Promise.all(nodes)).map(({ storage }) => new GroupPatterns(storage));
     for (let round = 0; round < 10; round++) {
       const groups = Array.from({ length: 60 }, (_, n) => ({ group: `g${round}`, pattern: `p${n}`, regex: null }));
-      const named = upkeeps.map((_, node) => groups.map((_group, n) => groups[(n * (2 * node + 7) + 15 * node) % 60]!).filter((_group, n) => n % 7 !== node));
-      await Promise.all(upkeeps.map((each, node) => each.rememberGroups(named[node]!)));
+      const named = each.map((_, node) => groups.map((_group, n) => groups[(n * (2 * node + 7) + 15 * node) % 60]!).filter((_group, n) => n % 7 !== node));
+      await Promise.all(each.map((patterns, node) => patterns.remember(named[node]!)));
     }
     const [row] = await cluster.storage.query<{ n: number }>("SELECT count(*)::int AS n FROM _chimpbase_mesh_groups");
     assert.ok(row!.n >= 550, `${row!.n}`);

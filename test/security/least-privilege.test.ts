@@ -5,7 +5,7 @@ import type { Context, Host, MeshOptions, Registration } from "@chimpbase/mesh";
 import pg from "pg";
 import { createLogger } from "#mesh/logger.js";
 import { EVERYTHING, EventLog } from "#mesh/runtime/event-log.js";
-import { QueueUpkeep } from "#mesh/runtime/queue-upkeep.js";
+import { GroupPatterns } from "#mesh/runtime/group-patterns.js";
 import { openPostgres } from "#mesh/storage/postgres.js";
 import { createDatabase, createEmptyDatabase } from "../support/database.js";
 import { applyLeastPrivilege, sqlOfPage, type LeastPrivilege } from "../support/roles.js";
@@ -125,9 +125,9 @@ test("the role of the page takes over the jobs of a dead node, sweeps old rows, 
   const storage = await openPostgres({ url: roles.url, log: createLogger({ level: "silent" }) });
   const log = new EventLog(storage, () => EVERYTHING);
   await log.collect(1_000, await log.collect(1_000, null));
-  const upkeep = new QueueUpkeep(storage);
-  await upkeep.affirmPatterns([{ group: "shop", pattern: "order.*", regex: null }]);
-  assert.deepEqual(await upkeep.adopt([{ group: "doomed", pattern: "order.doomed", regex: null }], 1), []);
+  const patterns = new GroupPatterns(storage);
+  await patterns.affirm([{ group: "shop", pattern: "order.*", regex: null }]);
+  assert.deepEqual(await patterns.adopt([{ group: "doomed", pattern: "order.doomed", regex: null }], 1), []);
   await storage.close();
   assert.equal(await count(adminUrl, "_chimpbase_mesh_events WHERE node_id = 'old'"), 0);
   // The sweep is the cron `__chimpbase.mesh.gc`, whose tick of this minute is given back to it.
