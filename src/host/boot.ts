@@ -89,7 +89,7 @@ async function attachHandlers({ arrangement }: BootOptions, { engines, deliverie
   await deliveries.attach([...arrangement.of("subscription").map(toBroadcast), ...arrangement.of("broadcast", "balanced")]);
   await engines.worker.attach(arrangement.of("worker"));
   deliveries.open();
-  engines.worker.start();
+  await engines.worker.start();
   await engines.scheduler.start();
 }
 

@@ -8,6 +8,7 @@ export class LaneSet {
   readonly #nodeLimit: number;
   readonly #lanes = new Map<string, Lane>();
   readonly #consumers = new Set<Consumer>();
+  #patterns: readonly GroupPattern[] | undefined;
   /** The last event of each lane, and who handles it: most lanes carry one. */
   readonly #routes = new Map<string, { readonly event: string | null; readonly consumers: readonly Consumer[] }>();
 
@@ -19,9 +20,9 @@ export class LaneSet {
     return [...this.#lanes.keys()];
   }
 
-  /** What the groups of this node take. */
-  get patterns(): GroupPattern[] {
-    return groupPatterns(this.#consumers);
+  /** What the groups of this node take: another array where that has changed. */
+  get patterns(): readonly GroupPattern[] {
+    return (this.#patterns ??= groupPatterns(this.#consumers));
   }
 
   all(): Iterable<Lane> {
@@ -56,6 +57,7 @@ export class LaneSet {
 
   #configure(key: string): HeldJob[] {
     this.#routes.clear();
+    this.#patterns = undefined;
     const base = baseLane(key);
     const consumers = [...this.#consumers].filter((consumer) => consumer.lane === base);
     const lane = this.#lanes.get(key) ?? new Lane(key);

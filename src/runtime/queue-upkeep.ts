@@ -29,7 +29,7 @@ export interface LaneState {
   /** Of the database, the same in each row; null where it was not asked for, or there is none. */
   readonly oldestTransaction: OpenTransaction | null;
   /** The groups that were asked for have patterns in no served lane; the same in each row. */
-  readonly othersPatterns: boolean;
+  readonly hasOtherPatterns: boolean;
 }
 
 /** What a look asks beside the lanes. */
@@ -100,7 +100,7 @@ export class QueueUpkeep {
            WHERE lane = served.lane AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS "nextDueMs",
          coalesce((SELECT json_agg(expired) FROM expired WHERE expired.lane = served.lane), '[]') AS expired,
          ${withOldest ? OLDEST_TRANSACTION_SQL : "NULL::json"} AS "oldestTransaction",
-         ${groups.length > 0 ? othersSql : "false"} AS "othersPatterns"
+         ${groups.length > 0 ? othersSql : "false"} AS "hasOtherPatterns"
        FROM served`,
       groups.length > 0 ? [lanes, ended, groups] : [lanes, ended],
       RESERVED,

@@ -1,6 +1,7 @@
+import { toError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { now } from "../pipeline/deadline.js";
-import type { GroupPatterns } from "./group-patterns.js";
+import type { GroupPattern, GroupPatterns } from "./group-patterns.js";
 import type { LaneSet } from "./lane-set.js";
 
 export interface StraysOptions {
@@ -8,20 +9,25 @@ export interface StraysOptions {
   readonly lanes: LaneSet;
   readonly leaseMs: number;
   readonly log: Logger;
+  /** Jobs have come into these lanes. */
+  readonly onAdopted: (lanes: readonly string[]) => void;
 }
 
-/** Patterns are affirmed once in a lease; one that nobody has affirmed for so many leases is abandoned. */
-const ABANDONED_LEASES = 3;
+/** How long a job has waited that is not left to nodes which may be gone. */
+const WAITED_LEASES = 3;
 
 /**
- * Jobs of patterns that no node has any more. A handler whose pattern was changed leaves them behind, and the old pattern is
- * remembered like that of a node that will be back. Nodes with other patterns of the group take those over that match
- * theirs. While a group has one set of patterns, as it almost always has, this costs no statement.
+ * Jobs that wait for a pattern which no node may have any more. A handler whose pattern was changed leaves them behind, and
+ * the old pattern is remembered like that of a node that will be back. So what waits for long under another pattern of a group
+ * is taken by nodes with one that matches too, as any node of the group may. While its nodes have the same patterns, this
+ * costs no statement.
  */
 export class Strays {
   readonly #options: StraysOptions;
-  readonly #since = now();
+  #begun: readonly GroupPattern[] | undefined;
   #comparedAt = -Infinity;
+  #tending: Promise<void> | undefined;
+  #closed = false;
 
   constructor(options: StraysOptions) {
     this.#options = options;
@@ -30,20 +36,55 @@ export class Strays {
   /** Whose patterns the next look is to compare with those of this node: none, but once in a lease. */
   groupsToCompare(): readonly string[] {
     if (now() - this.#comparedAt < this.#options.leaseMs) return [];
-    this.#comparedAt = now();
     return [...new Set(this.#options.lanes.patterns.map(({ group }) => group))];
   }
 
-  /** Where a group has patterns that this node has not: shows whose are in use, and takes over. Returns lanes with jobs. */
-  async adopt(): Promise<string[]> {
-    const { patterns, lanes, leaseMs, log } = this.#options;
-    const own = lanes.patterns;
-    await patterns.affirm(own);
-    // Before, nodes with those other patterns may not have found out yet that there are others, and to affirm theirs.
-    const abandonedMs = ABANDONED_LEASES * leaseMs;
-    if (now() - this.#since < abandonedMs) return [];
-    const adopted = await patterns.adopt(own, abandonedMs);
-    if (adopted.length > 0) log.warn("jobs of event patterns that no node has any more are taken over", { jobs: adopted.length });
-    return [...new Set(adopted)];
+  /**
+   * After a look, which has compared these groups. Does not keep the next one waiting: it takes turns with the statements of
+   * handlers for a connection.
+   */
+  tend(compared: readonly string[], hasOtherPatterns: boolean): void {
+    if (compared.length > 0) this.#comparedAt = now();
+    const begins = this.#begun !== this.#options.lanes.patterns;
+    if (this.#closed || this.#tending !== undefined || !(begins || hasOtherPatterns)) return;
+    this.#tending = this.#tend(hasOtherPatterns)
+      .catch((error: unknown) => this.#warn(error))
+      .finally(() => (this.#tending = undefined));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#tending;
+  }
+
+  /** From here on, events of these groups come to this node, as far as its patterns match. Where it fails, looks try again. */
+  async begin(): Promise<void> {
+    await this.#begin().catch((error: unknown) => this.#warn(error));
+  }
+
+  async #tend(hasOtherPatterns: boolean): Promise<void> {
+    if (this.#begun !== this.#options.lanes.patterns) await this.#begin();
+    if (hasOtherPatterns) await this.#adopt();
+  }
+
+  async #begin(): Promise<void> {
+    const own = this.#options.lanes.patterns;
+    if (own.length > 0) await this.#options.patterns.begin(own);
+    this.#begun = own;
+  }
+
+  async #adopt(): Promise<void> {
+    const { patterns, lanes, leaseMs, log, onAdopted } = this.#options;
+    const adopted = await patterns.adopt(lanes.patterns, WAITED_LEASES * leaseMs);
+    if (adopted.lanes.length === 0) return;
+    log.warn("events that waited for other patterns of their group are taken over", { jobs: adopted.lanes.length });
+    if (adopted.full) this.#comparedAt = -Infinity;
+    onAdopted([...new Set(adopted.lanes)]);
+    // Whoever began later than this node does not come after them.
+    await this.#begin();
+  }
+
+  #warn(error: unknown): void {
+    if (!this.#closed) this.#options.log.warn("event patterns could not be tended, will be tried again", { err: toError(error) });
   }
 }

@@ -71,6 +71,7 @@ export class Upkeep {
     this.#closed = true;
     clearTimeout(this.#timer);
     await this.#looking;
+    await this.#options.strays.close();
   }
 
   #onTimer(): void {
@@ -103,11 +104,11 @@ export class Upkeep {
     const groups = strays.groupsToCompare();
     const states = await answered(queue.look(lanes.keys, { ended: takeEnded(), withOldest, groups }), ANSWER_LIMIT_MS);
     if (withOldest) this.#oldTransactions.note(states[0]?.oldestTransaction ?? null);
-    const adopted = states[0]?.othersPatterns === true ? await answered(strays.adopt(), ANSWER_LIMIT_MS) : [];
     const expired = states.flatMap((state) => state.expired);
     const reclaimed = expired.length === 0 ? [] : await this.#reclaim(expired);
     const ready = states.filter((state) => state.ready || state.moved > 0).map((state) => state.lane);
-    this.#options.onReady([...ready, ...reclaimed, ...adopted]);
+    this.#options.onReady([...ready, ...reclaimed]);
+    strays.tend(groups, states[0]?.hasOtherPatterns === true);
     const untilDueMs = expired.length >= UPKEEP_BATCH ? 0 : Math.min(...states.map(nextLookMs));
     return { untilDueMs, found: ready.length + expired.length > 0 };
   }

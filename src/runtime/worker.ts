@@ -51,8 +51,8 @@ export interface WorkerEngineOptions {
 export interface WorkerEngine {
   /** Remembers groups in the database, then serves them. Returns the detachment, which waits for jobs under way. */
   attach(registrations: readonly JobRegistration[]): Promise<() => Promise<void>>;
-  /** Begins to claim. */
-  start(): void;
+  /** Begins to claim. Resolves when the database knows that this node serves its groups, or that could not be written yet. */
+  start(): Promise<void>;
   /** Jobs may be waiting in these lanes. */
   wake(lanes: readonly string[]): void;
   /** As `wake`, where other nodes are told the same. */
@@ -90,6 +90,7 @@ class Engine implements WorkerEngine {
   readonly #runner: JobRunner;
   readonly #slots: JobSlots;
   readonly #claimer: Claimer;
+  readonly #strays: Strays;
   readonly #upkeep: Upkeep;
   #started = false;
   #draining: Promise<void> | undefined;
@@ -113,10 +114,11 @@ class Engine implements WorkerEngine {
     const onRoom = (): void => this.#claimer.poke();
     const slots = (this.#slots = new JobSlots({ lanes, runner, settlements, limit: concurrency, onRoom }));
     this.#claimer = new Claimer({ queue, lanes, slots, leases, settlements, leaseMs, log });
+    this.#strays = new Strays({ patterns: this.#patterns, lanes, leaseMs: defaults.leaseMs, log, onAdopted: (keys) => this.#onAdopted(keys) });
     this.#upkeep = new Upkeep({
       queue: new QueueUpkeep(storage),
       lanes,
-      strays: new Strays({ patterns: this.#patterns, lanes, leaseMs: defaults.leaseMs, log }),
+      strays: this.#strays,
       intervalMs: lookMs,
       idleIntervalMs: idleLookMs,
       idle: () => live() && slots.running.size === 0,
@@ -134,14 +136,16 @@ class Engine implements WorkerEngine {
     this.#lanes.add(consumers);
     // Jobs may have been waiting since before.
     this.wake(consumers.map((consumer) => consumer.lane));
+    if (groups.length > 0 && this.#started) await this.#strays.begin();
     return () => this.#detach(consumers);
   }
 
-  start(): void {
+  async start(): Promise<void> {
     if (this.#started) return;
     this.#started = true;
     this.#claimer.start();
     this.#upkeep.lookWithin(0);
+    await this.#strays.begin();
   }
 
   wake(lanes: readonly string[]): void {
@@ -169,6 +173,12 @@ class Engine implements WorkerEngine {
 
   stop(): Promise<void> {
     return (this.#stopping ??= this.#stop());
+  }
+
+  /** A claimer is told of those that are ready; a look finds those whose lease has run out. */
+  #onAdopted(lanes: readonly string[]): void {
+    this.#claimer.wake(lanes);
+    this.#upkeep.lookWithin(0);
   }
 
   async #detach(consumers: readonly Consumer[]): Promise<void> {

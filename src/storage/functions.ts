@@ -22,7 +22,7 @@ export function functions(name: Name): readonly string[] {
 /**
  * Writes a batch of events and jobs, in the order given. Groups are looked up in the same call, once for each name: what is in
  * the table is what gets the event. A group that several of its patterns match gets one job, in the lane of the one that a node
- * has said last to have: the others may be those of nodes that are gone.
+ * began last to serve: the others may be those of nodes that are gone.
  */
 function writeFunction(name: Name): string {
   const nextId = `nextval('${name("_chimpbase_mesh_job_id").replaceAll("'", "''")}'::regclass)`;
@@ -42,7 +42,7 @@ function writeFunction(name: Name): string {
     END IF;
     IF event_names IS NOT NULL THEN
       WITH target AS MATERIALIZED (
-        SELECT event.name, grp, ${groupLaneSql("grp", '(array_agg(pattern ORDER BY seen_at DESC, pattern COLLATE "C"))[1]')} AS lane
+        SELECT event.name, grp, ${groupLaneSql("grp", '(array_agg(pattern ORDER BY began_at DESC, pattern COLLATE "C"))[1]')} AS lane
         FROM (SELECT DISTINCT unnest(event_names) AS name) AS event
           JOIN ${name("_chimpbase_mesh_groups")} ON pattern = event.name OR event.name ~ regex
         GROUP BY event.name, grp

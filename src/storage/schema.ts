@@ -34,7 +34,7 @@ const eventTables = (table: TableName): string[] => [
     grp TEXT NOT NULL,
     pattern TEXT NOT NULL,
     regex TEXT,
-    seen_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
+    began_at TIMESTAMPTZ NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (grp, pattern))`,
   `CREATE INDEX _chimpbase_mesh_groups_pattern ON ${table("_chimpbase_mesh_groups")} (pattern)`,
 ];

@@ -27,7 +27,7 @@ describe("the database in a job", () => {
       await write(session, `run ${++runs}`);
       if (runs < 3) throw new Error("after the write");
     })]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.deepEqual(await effects(), ["run 3"]);
@@ -42,7 +42,7 @@ describe("the database in a job", () => {
         if (++runs === 1) throw new Error("no");
       }),
     ]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.emitTo("g", "x.y", "x.y", 1);
     await until(() => cluster.settled());
     assert.deepEqual(await effects(), ["first", "second"]);
@@ -56,7 +56,7 @@ describe("the database in a job", () => {
       worker("many", ({ session }) => Promise.all([write(session, "a"), write(session, "b"), session!.joinTransaction()])),
       worker("none", () => undefined),
     ]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("many", [1]);
     await cluster.enqueue("none", [1]);
     await until(() => cluster.settled());
@@ -72,7 +72,7 @@ describe("the database in a job", () => {
       await write(session, `run ${++runs}`);
       if (runs === 1) throw new Error("after the write");
     }, { transaction: false })]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.equal(joined, null);
@@ -86,7 +86,7 @@ describe("the database in a job", () => {
       await gate.pass();
       await write(session, "stale").catch((thrown: unknown) => (error = thrown));
     })]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => gate.waiting === 1);
     await cluster.steal();
@@ -106,7 +106,7 @@ describe("the database in a job", () => {
       late = gate.pass().then(() => write(session, "late"));
       late.catch(() => undefined);
     })]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     gate.open();
@@ -116,7 +116,7 @@ describe("the database in a job", () => {
 
   it("includes a first use that nobody awaited", async () => {
     await node.engine.attach([worker("q", ({ session }) => void write(session, "floating"))]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.deepEqual(await effects(), ["floating"]);
@@ -128,7 +128,7 @@ describe("the database in a job", () => {
       await write(session, `run ${++runs}`);
       if (runs === 1) await session!.query("SELECT 1 / 0").catch(() => undefined);
     })]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.deepEqual(await effects(), ["run 2"]);
@@ -143,7 +143,7 @@ describe("the database in a job", () => {
       tx.afterCommit(() => void hooks.push(run));
       if (run === 1) throw new Error("no");
     })]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.deepEqual(hooks, [2]);
@@ -158,7 +158,7 @@ describe("the database in a job", () => {
       await cluster.storage.query("SELECT pg_terminate_backend($1)", [row!.pid]);
       await sleep(50);
     })]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.deepEqual(await effects(), ["run 2"]);
@@ -174,7 +174,7 @@ describe("the database in a job", () => {
       if (++runs === 1) relay.cutWhen = (sent) => sent.includes("BEGIN") && (void relay.cut(), true);
       await write(session, `run ${runs}`).catch((error: unknown) => { failures.push(error); throw error; });
     })]);
-    behind.engine.start();
+    await behind.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => failures.length > 0);
     relay.cutWhen = () => false;
@@ -203,7 +203,7 @@ describe("the database in a job", () => {
       throw new MeshError("lost", { code: "COMMIT_UNKNOWN" });
     });
     await node.engine.attach([worker("q", ({ session }) => write(session, `run ${++runs}`))]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     await until(() => node.engine.inFlight().length === 0);
@@ -220,7 +220,7 @@ describe("the database in a job", () => {
       throw new MeshError("lost", { code: "COMMIT_UNKNOWN" });
     });
     await node.engine.attach([worker("q", ({ session }) => write(session, `run ${++runs}`))]);
-    node.engine.start();
+    await node.engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => cluster.settled());
     assert.deepEqual(await effects(), ["run 2"]);

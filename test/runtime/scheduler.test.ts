@@ -30,7 +30,7 @@ describe("scheduler", () => {
     schedulers.push(scheduler);
     for (const registration of registrations) scheduler.add(registration);
     await scheduler.start();
-    node.engine.start();
+    await node.engine.start();
     return node;
   }
 

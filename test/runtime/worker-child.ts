@@ -19,5 +19,5 @@ await engine.attach([worker(queue, async (scope, payload) => {
   if (behaviour === "transaction") return sleep(300);
   if (behaviour !== "suicide") await sleep(60_000);
 })]);
-engine.start();
+await engine.start();
 process.on("SIGTERM", () => process.stdout.write(`${JSON.stringify({ inFlight: engine.inFlight() })}\n`));

@@ -21,7 +21,7 @@ describe("jobs under faults of Postgres", () => {
         await session!.query("INSERT INTO effects VALUES ($1)", [payload]);
         await sleep(5);
       })]);
-      engine.start();
+      await engine.start();
     }
     for (let cut = 0; cut < 10; cut++) {
       await sleep(60);
@@ -43,7 +43,7 @@ describe("jobs under faults of Postgres", () => {
         await sleep(3);
         runs.set(payload, (runs.get(payload) ?? 0) + 1);
       })]);
-      engine.start();
+      await engine.start();
       return engine;
     };
     let current = [await boot(), await boot()];
@@ -65,7 +65,7 @@ describe("jobs under faults of Postgres", () => {
     let done = 0;
     await engine.attach([worker("q", () => void done++)]);
     const held = [await storage.begin(), await storage.begin()];
-    engine.start();
+    await engine.start();
     await cluster.enqueue("q", Array(20).fill(0));
     await sleep(300);
     assert.equal(done, 0);

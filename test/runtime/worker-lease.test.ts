@@ -51,7 +51,7 @@ describe("leases", () => {
     for (const index of [0, 1]) {
       const { engine } = await cluster.node({ leaseMs: 300 });
       await engine.attach([worker("long", async () => { runs.push(index); await sleep(1_200); })]);
-      engine.start();
+      await engine.start();
     }
     await cluster.enqueue("long", [1]);
     await until(() => cluster.settled());
@@ -68,7 +68,7 @@ describe("leases", () => {
         await gate.pass();
         if (outcome === "fail") throw new Error("too late");
       })]);
-      engine.start();
+      await engine.start();
       await cluster.enqueue(outcome, [1]);
       await until(() => gate.waiting === 1);
       await cluster.steal();
@@ -88,7 +88,7 @@ describe("leases", () => {
     const { engine } = await cluster.node({ leaseMs: 60_000 });
     const gate = new Gate();
     await engine.attach([worker("q", () => gate.pass())]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => gate.waiting === 1);
     await cluster.steal();
@@ -105,7 +105,7 @@ describe("leases", () => {
     const { engine } = await cluster.node(TAKEOVER);
     const seen: unknown[] = [];
     await engine.attach([worker("q", (_scope, payload) => seen.push(payload))]);
-    engine.start();
+    await engine.start();
     await kill(child);
     const killedAt = performance.now();
     await until(() => seen.length === 2);
@@ -128,7 +128,7 @@ describe("leases", () => {
       await scope.session!.query("INSERT INTO effects VALUES ('taken over')");
       await gate.pass();
     })]);
-    engine.start();
+    await engine.start();
     await until(() => gate.waiting === 1);
     const tookMs = performance.now() - frozenAt;
     assert.ok(tookMs < TAKEOVER.leaseMs, `${tookMs} ms`);
@@ -175,7 +175,7 @@ describe("leases", () => {
     await cluster.enqueue("q", [1]);
     await cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET attempt = 2");
     await cluster.steal("dead node", -1_000);
-    engine.start();
+    await engine.start();
     await until(() => cluster.settled());
     const [dead] = await cluster.deadLetters();
     const [entry] = JSON.parse(dead!.history) as HistoryEntry[];
@@ -204,7 +204,7 @@ describe("leases", () => {
     await cluster.insert(soloLane(queueLane("q")), "q", null, null, ["1", "2", "3"]);
     await cluster.enqueue("q", [4]);
     await engine.attach([worker("q", () => gate.pass())]);
-    engine.start();
+    await engine.start();
     await until(() => gate.waiting === 2);
     await sleep(200);
     assert.equal(gate.waiting, 2);
@@ -223,7 +223,7 @@ describe("leases", () => {
       written = true;
       await sleep(3_000);
     })]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("q", [1]);
     await until(() => written);
     await engine.drain();
@@ -232,7 +232,7 @@ describe("leases", () => {
     const second = await cluster.node({ pollIntervalMs: 50 });
     let taken = 0;
     await second.engine.attach([worker("q", () => void taken++)]);
-    second.engine.start();
+    await second.engine.start();
     await until(() => taken === 1, { timeoutMs: 1_000 });
     assert.deepEqual(await cluster.storage.query("SELECT * FROM effects"), []);
   });
@@ -242,7 +242,7 @@ describe("leases", () => {
     const gate = new Gate();
     let ran = 0;
     await engine.attach([worker("q", async () => { await gate.pass(); ran++; })]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("q", [0]);
     engine.wake([queueLane("q")]);
     await until(() => gate.waiting === 1);

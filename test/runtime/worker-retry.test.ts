@@ -25,7 +25,7 @@ describe("failed jobs", () => {
       attempts.push(scope.event?.attempt);
       throw Object.assign(new TypeError(`no luck ${at.length}`), { code: "E_LUCK" });
     })]);
-    engine.start();
+    await engine.start();
     await cluster.emitTo("g", "x.y", "x.y", { n: 1 });
     const dead = await deadLetter();
     assert.deepEqual(attempts, [1, 2, 3, 4]);
@@ -41,7 +41,7 @@ describe("failed jobs", () => {
     const { engine } = await cluster.node();
     let runs = 0;
     await engine.attach([worker("flaky", () => { if (++runs < 3) throw new Error("not yet"); })]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("flaky", [1]);
     await until(() => cluster.settled());
     assert.equal(runs, 3);
@@ -55,7 +55,7 @@ describe("failed jobs", () => {
       runs++;
       throw new MeshValidationError("qty must be positive", [{ path: "qty", message: "must be positive", constraint: "isPositive" }]);
     })]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("strict", [{ qty: -1 }]);
     const dead = await deadLetter();
     assert.equal(runs, 1);
@@ -67,7 +67,7 @@ describe("failed jobs", () => {
     const { engine } = await cluster.node();
     let runs = 0;
     await engine.attach([worker("stubborn", () => { if (++runs === 1) throw new MeshError("no", { retryable: false }); })]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("stubborn", [1]);
     await until(() => cluster.settled());
     assert.equal(runs, 2);
@@ -77,7 +77,7 @@ describe("failed jobs", () => {
     const { engine } = await cluster.node({ maxAttempts: 5, retryDelayMs: 60_000 });
     let runs = 0;
     await engine.attach([worker("hasty", () => { runs++; throw new Error("no"); }, { maxAttempts: 2, retryDelayMs: 1 })]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("hasty", [1]);
     await deadLetter();
     assert.equal(runs, 2);
@@ -90,7 +90,7 @@ describe("failed jobs", () => {
       balanced("g", "x.*", () => runs.push("first")),
       balanced("g", "**", () => { runs.push("second"); if (runs.length < 3) throw new Error("no"); }, { maxAttempts: 1 }),
     ]);
-    engine.start();
+    await engine.start();
     await cluster.emitTo("g", "x.*", "x.y", 1);
     await until(() => cluster.settled());
     assert.deepEqual(runs, ["first", "second", "first", "second"]);
@@ -101,7 +101,7 @@ describe("failed jobs", () => {
     const done: unknown[] = [];
     await cluster.enqueue("poisoned", ["poison", ...Array(50).fill("fine")]);
     await engine.attach([worker("poisoned", (_scope, payload) => { if (payload === "poison") throw new Error("no"); done.push(payload); }, { concurrency: 1 })]);
-    engine.start();
+    await engine.start();
     await until(() => done.length === 50);
     await until(async () => (await cluster.jobs()).length === 0);
     assert.equal((await cluster.deferred()).length, 1);
@@ -114,7 +114,7 @@ describe("failed jobs", () => {
     const [id] = await cluster.enqueue("odd", [2]);
     await cluster.storage.query("UPDATE _chimpbase_mesh_jobs SET headers = 'null' WHERE id = $1", [id]);
     await engine.attach([worker("odd", () => void runs++)]);
-    engine.start();
+    await engine.start();
     await until(() => cluster.settled());
     assert.equal(runs, 1);
     const dead = await cluster.deadLetters();
@@ -126,7 +126,7 @@ describe("failed jobs", () => {
     const thrown: unknown[] = [new Error("x".repeat(5_000)), "text", undefined, { odd: true }, new Error("nul \u0000 and lone \ud800")];
     let runs = 0;
     await engine.attach([worker("long", () => { throw thrown[runs++ % thrown.length]; }, { maxAttempts: 25, retryDelayMs: 0 })]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("long", [1]);
     const dead = await deadLetter();
     assert.equal(runs, 25);
@@ -142,7 +142,7 @@ describe("failed jobs", () => {
       started = true;
       scope.cancellation.signal.addEventListener("abort", () => reject(new Error("cancelled")));
     }))]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("long", [1]);
     await until(() => started);
     await engine.drain();

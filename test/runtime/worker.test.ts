@@ -17,7 +17,7 @@ describe("worker engine", () => {
     const sent = Array.from({ length: 700 }, (_, index) => index);
     await cluster.enqueue("numbers", sent);
     await engine.attach([worker("numbers", (_scope, payload) => seen.push(payload), { concurrency: 1 })]);
-    engine.start();
+    await engine.start();
     await until(() => cluster.settled());
     assert.deepEqual(seen, sent);
   });
@@ -29,7 +29,7 @@ describe("worker engine", () => {
       worker("plain", (scope) => scopes.push(scope)),
       balanced("billing", "order.*", (scope) => scopes.push(scope)),
     ]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("plain", [1]);
     await until(() => scopes.length === 1);
     await cluster.emitTo("billing", "order.*", "order.paid", { total: 3 });
@@ -48,7 +48,7 @@ describe("worker engine", () => {
     const { engine } = await cluster.node({ pollIntervalMs: 60_000 });
     let done = 0;
     await engine.attach([worker("quick", () => void done++)]);
-    engine.start();
+    await engine.start();
     const delays: number[] = [];
     for (let index = 1; index <= 21; index++) {
       await cluster.enqueue("quick", [index]);
@@ -68,7 +68,7 @@ describe("worker engine", () => {
     Object.assign(storage, { query: (...args: Parameters<typeof query>) => ((claims += args[0].includes("_mesh_claim\"(") ? 1 : 0), query(...args)) });
     let done = 0;
     await engine.attach([worker("told", () => void done++)]);
-    engine.start();
+    await engine.start();
     const started = performance.now();
     let told = 0;
     for (; performance.now() - started < 400; told++) {
@@ -87,7 +87,7 @@ describe("worker engine", () => {
     const { engine } = await cluster.node({ pollIntervalMs: 50 });
     let done = 0;
     await engine.attach([worker("polled", () => void done++)]);
-    engine.start();
+    await engine.start();
     await sleep(100);
     await cluster.enqueue("polled", [1]);
     await until(() => done === 1, { timeoutMs: 2_000 });
@@ -100,7 +100,7 @@ describe("worker engine", () => {
       let count = 0;
       storage.query = (...args) => (args[0].includes("AS served") || args[0].includes("served AS") ? count++ : 0, query(...args));
       await engine.attach([worker("idle", () => undefined)]);
-      engine.start();
+      await engine.start();
       await sleep(1_000);
       await engine.stop();
       return count;
@@ -115,7 +115,7 @@ describe("worker engine", () => {
     await cluster.enqueue("own", [1]);
     let done = 0;
     await engine.attach([worker("own", () => void done++)]);
-    engine.start();
+    await engine.start();
     await until(() => done === 1);
     await until(async () => (await cluster.jobs()).length === 1);
     const [job] = await cluster.jobs();
@@ -131,7 +131,7 @@ describe("worker engine", () => {
       worker("own", () => gates.own.pass(), { concurrency: 5 }),
       worker("shared", () => gates.shared.pass()),
     ]);
-    engine.start();
+    await engine.start();
     await until(() => gates.own.waiting === 5 && gates.shared.waiting === 3);
     await sleep(150);
     assert.deepEqual([gates.own.waiting, gates.shared.waiting, engine.inFlight().length], [5, 3, 8]);
@@ -147,7 +147,7 @@ describe("worker engine", () => {
     let fast = 0;
     await cluster.enqueue("stuck", Array(50).fill(0));
     await engine.attach([worker("stuck", () => gate.pass()), worker("fast", () => void fast++)]);
-    engine.start();
+    await engine.start();
     await until(() => gate.waiting === 2);
     await cluster.enqueue("fast", Array(100).fill(0));
     engine.wake([queueLane("fast")]);
@@ -163,7 +163,7 @@ describe("worker engine", () => {
     for (const index of [0, 1]) {
       const { engine } = await cluster.node({ concurrency: 4 });
       await engine.attach([worker("slow", () => { counts[index]!++; return gate.pass(); })]);
-      engine.start();
+      await engine.start();
     }
     await until(() => gate.waiting === 8);
     assert.deepEqual(counts, [4, 4]);
@@ -181,7 +181,7 @@ describe("worker engine", () => {
         balanced("billing", "user.deleted", () => runs.push(`${name}:user.deleted`)),
         balanced("audit", "**", () => runs.push(`${name}:audit`)),
       ]);
-      engine.start();
+      await engine.start();
     }
     await cluster.emitTo("billing", "order.*", "order.paid", {});
     await until(() => cluster.settled());
@@ -207,7 +207,7 @@ describe("worker engine", () => {
       seen.push({ ...(payload as object) });
       (payload as { touched?: boolean }).touched = true;
     })));
-    engine.start();
+    await engine.start();
     await cluster.emitTo("g", "**", "x.y", { n: 1 });
     await until(() => seen.length === 2);
     assert.deepEqual(seen, [{ n: 1 }, { n: 1 }]);
@@ -223,7 +223,7 @@ describe("worker engine", () => {
        RETURNING run_at AS due`,
       [queueLane("later")],
     );
-    engine.start();
+    await engine.start();
     await until(() => ranAt > 0);
     const late = ranAt - row!.due.getTime();
     assert.ok(late >= 0 && late < 200, `${late} ms late`);
@@ -235,7 +235,7 @@ describe("worker engine", () => {
     let fast = 0;
     await cluster.enqueue("mixed", [...Array(50).fill("fast"), ...Array(400).fill("slow")]);
     await engine.attach([worker("mixed", (_scope, payload) => (payload === "slow" ? gate.pass() : void fast++))]);
-    engine.start();
+    await engine.start();
     await until(async () => gate.waiting === 1 && (await cluster.jobs()).filter((job) => job.token !== null).length > 1);
     await engine.drain();
     const left = await cluster.jobs();
@@ -249,7 +249,7 @@ describe("worker engine", () => {
   it("leaves no row of a claim behind: not while it is idle, and not when it stops", async () => {
     const { engine } = await cluster.node({ pollIntervalMs: 50 });
     await engine.attach([worker("rows", () => undefined)]);
-    engine.start();
+    await engine.start();
     await cluster.enqueue("rows", Array(200).fill(0));
     engine.wake([queueLane("rows")]);
     await until(() => cluster.settled());
@@ -266,8 +266,9 @@ describe("worker engine", () => {
     const gate = new Gate();
     await cluster.enqueue("many", [...Array(200).fill("fast"), ...Array(2_000).fill("slow")]);
     await engine.attach([worker("many", (_scope, payload) => (payload === "slow" ? gate.pass() : undefined))]);
-    engine.start();
-    await until(() => gate.waiting === 4);
+    await engine.start();
+    // Those that are done are held until their completion is written.
+    await until(async () => gate.waiting === 4 && (await cluster.jobs()).length === 2_000);
     const held = (await cluster.jobs()).filter((job) => job.token !== null && job.holder !== null).length;
     assert.ok(held >= 4 && held <= 504, `${held} jobs are claimed`);
     await engine.drain();
@@ -282,7 +283,7 @@ describe("worker engine", () => {
     const jobs = (count: number, slow: boolean): unknown[] => Array.from({ length: count }, () => ({ slow, text }));
     await cluster.enqueue("large", [...jobs(20, false), ...jobs(40, true)]);
     await engine.attach([worker("large", (_scope, payload) => ((payload as { slow: boolean }).slow ? gate.pass() : undefined))]);
-    engine.start();
+    await engine.start();
     await until(() => gate.waiting === 4);
     const held = (await cluster.jobs()).filter((job) => job.token !== null).length;
     assert.ok(held >= 4 && held <= 12, `${held} jobs of half a MiB are claimed`);
@@ -296,7 +297,7 @@ describe("worker engine", () => {
     const gate = new Gate();
     await cluster.enqueue("mixed", [...Array(50).fill("fast"), ...Array(100).fill("slow")]);
     await engine.attach([worker("mixed", (_scope, payload) => (payload === "slow" ? gate.pass() : undefined))]);
-    engine.start();
+    await engine.start();
     await until(() => gate.waiting === 1);
     await until(async () => (await cluster.jobs()).filter((job) => job.token !== null).length === 1);
     gate.open();
@@ -307,7 +308,7 @@ describe("worker engine", () => {
     const { engine } = await cluster.node();
     const gate = new Gate();
     const detach = await engine.attach([balanced("g", "x.y", () => gate.pass())]);
-    engine.start();
+    await engine.start();
     await cluster.emitTo("g", "x.y", "x.y", 1);
     engine.wake([groupLane("g", "x.y")]);
     await until(() => gate.waiting === 1);
@@ -338,7 +339,7 @@ describe("worker engine", () => {
     let statements = 0;
     const query = storage.query.bind(storage);
     storage.query = ((...args: Parameters<typeof query>) => { statements++; return query(...args); }) as typeof storage.query;
-    engine.start();
+    await engine.start();
     await sleep(1_000);
     // The claims of the start, then one look each 200 ms.
     assert.ok(statements <= 8, `${statements} statements`);
@@ -361,7 +362,7 @@ describe("worker engine without Postgres", () => {
     const query = storage.query.bind(storage);
     let broken = false;
     storage.query = ((...args: Parameters<typeof query>) => (broken ? Promise.reject(new Error("no connection")) : query(...args))) as typeof storage.query;
-    engine.start();
+    await engine.start();
     await until(() => runs.size >= 50);
     broken = true;
     await sleep(300);

@@ -126,8 +126,8 @@ test("the role of the page takes over the jobs of a dead node, sweeps old rows, 
   const log = new EventLog(storage, () => EVERYTHING);
   await log.collect(1_000, await log.collect(1_000, null));
   const patterns = new GroupPatterns(storage);
-  await patterns.affirm([{ group: "shop", pattern: "order.*", regex: null }]);
-  assert.deepEqual(await patterns.adopt([{ group: "doomed", pattern: "order.doomed", regex: null }], 1), []);
+  await patterns.begin([{ group: "shop", pattern: "order.*", regex: null }]);
+  assert.deepEqual(await patterns.adopt([{ group: "doomed", pattern: "order.doomed", regex: null }], 1), { lanes: [], full: false });
   await storage.close();
   assert.equal(await count(adminUrl, "_chimpbase_mesh_events WHERE node_id = 'old'"), 0);
   // The sweep is the cron `__chimpbase.mesh.gc`, whose tick of this minute is given back to it.
