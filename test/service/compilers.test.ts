@@ -6,7 +6,6 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { transformAsync as babel } from "@babel/core";
 import { transform as swc } from "@swc/core";
 import { transform as esbuild } from "esbuild";
-import { transform as oxc } from "oxc-transform";
 import ts from "typescript";
 import { describe, type Class, type ServiceDescriptor } from "@chimpbase/mesh";
 import { defines, run, runEvent, runHooks } from "./running.js";
@@ -23,8 +22,6 @@ const withBabel = (version: "legacy" | "2023-11"): Compile => async (source) => 
   const plugins = [["@babel/plugin-proposal-decorators", { version }]];
   return (await babel(source, { filename: "services.ts", configFile: false, babelrc: false, presets: ["@babel/preset-typescript"], plugins }))!.code!;
 };
-const withOxc = (emitDecoratorMetadata: boolean): Compile => async (source) =>
-  (await oxc("services.ts", source, { target: "es2022", decorator: { legacy: true, emitDecoratorMetadata } })).code;
 
 const LEGACY: Record<string, Compile> = {
   "tsc, legacy": tsc({ experimentalDecorators: true }),
@@ -35,8 +32,6 @@ const LEGACY: Record<string, Compile> = {
   "swc, legacy": withSwc({ legacyDecorator: true }),
   "swc, legacy with metadata": withSwc({ legacyDecorator: true, decoratorMetadata: true }),
   "Babel, legacy": withBabel("legacy"),
-  "oxc, legacy": withOxc(false),
-  "oxc, legacy with metadata": withOxc(true),
 };
 
 const STANDARD: Record<string, Compile> = {
