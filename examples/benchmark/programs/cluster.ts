@@ -2,7 +2,7 @@ import { chimpbaseMesh, createHost, type Host } from "@chimpbase/mesh";
 import type { Running, Setup } from "../roles.js";
 import { AdderService, NewsService, WorkService } from "./services.js";
 
-/** Many nodes in one process, each a host of its own with its own connections: `poolSize` 1 and the one that listens. */
+/** Many nodes in one process, each a host of its own with three connections at most: `poolSize` 1, the reserved one, and the one that listens. */
 export async function cluster(setup: Setup): Promise<Running> {
   process.env["HOSTNAME"] = "127.0.0.1";
   const hosts: Host[] = [];
