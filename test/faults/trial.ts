@@ -4,7 +4,7 @@ import { until } from "../support/wait.js";
 import { AUDIT_SQL, READ_AUDIT_SQL, checkFencing } from "./audit.js";
 import { checkOmissions } from "./checks/load.js";
 import { FaultCluster } from "./cluster.js";
-import { CONVERGE_LIMIT_MS, checkConvergence } from "./checks/convergence.js";
+import { CONVERGE_LIMIT_MS, Missed, checkConvergence } from "./checks/convergence.js";
 import { Findings } from "./findings.js";
 import { watchStalls } from "./stalls.js";
 import { now } from "./history.js";
@@ -40,6 +40,7 @@ export class Trial extends Findings {
   readonly #stopWatching: () => void;
   /** Since when no fault is on, and how long the nodes may take from there to agree on their peers. */
   #calm = { from: 0, limitMs: CONVERGE_LIMIT_MS };
+  readonly #missed = new Missed();
 
   private constructor(readonly postgres: FaultyPostgres, readonly random: Random, readonly quick: boolean, database: string, role: LeastPrivilege) {
     super();
@@ -72,15 +73,24 @@ export class Trial extends Findings {
   fault(what: string): number {
     const at = now();
     this.history.add({ kind: "fault", what, at });
-    this.#calm = { from: at, limitMs: CONVERGE_LIMIT_MS };
+    this.#calmFrom(at);
     return at;
   }
 
-  /** A fault that took its time has ended; returns the time. `moreMs`: what nodes need to find out what nobody tells them. */
-  over(moreMs = 0): number {
+  /** A fault that took its time has ended; returns the time. */
+  over(): number {
     const from = now();
-    this.#calm = { from, limitMs: CONVERGE_LIMIT_MS + moreMs };
+    this.#calmFrom(from);
     return from;
+  }
+
+  /** A node was killed then, of which nobody tells the others. */
+  killed(at: number): void {
+    this.#missed.killed(at);
+  }
+
+  #calmFrom(from: number): void {
+    this.#calm = { from, limitMs: CONVERGE_LIMIT_MS + this.#missed.inMs(from) };
   }
 
   /** Two heartbeats after the end of the last fault all nodes agree on their peers. */
@@ -102,7 +112,7 @@ export class Trial extends Findings {
 
   /** Terminates backends of the nodes for which `condition` on pg_stat_activity holds, `most` of them; a violation where there is none for a while. */
   async terminate(what: string, condition: string, most = 100): Promise<void> {
-    this.fault(`terminate ${what}`);
+    const from = this.fault(`terminate ${what}`);
     const terminated = (): Promise<object[]> =>
       this.query(
         `SELECT pg_terminate_backend(pid) FROM (
@@ -110,12 +120,14 @@ export class Trial extends Findings {
            WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'faults' AND (${condition}) LIMIT ${most}) AS chosen`,
       );
     await this.within(TERMINATE_LIMIT_MS, `${what} to terminate`, async () => (await terminated()).length > 0);
+    this.#missed.unreadable(from, now());
     this.over();
   }
 
   async restartPostgres(mode: "fast" | "immediate", downMs = 0): Promise<void> {
-    this.fault(`Postgres ${mode} restart, ${Math.round(downMs)} ms down`);
+    const from = this.fault(`Postgres ${mode} restart, ${Math.round(downMs)} ms down`);
     await this.postgres.restart(mode, downMs);
+    this.#missed.unreadable(from, now());
     this.over();
   }
 

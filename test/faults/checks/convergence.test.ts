@@ -1,6 +1,8 @@
+import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { assertFinds, found } from "../planted.js";
-import { checkConvergence } from "./convergence.js";
+import { OFFLINE_AFTER_MS } from "../protocol.js";
+import { Missed, checkConvergence } from "./convergence.js";
 import { now } from "../history.js";
 
 const LIMIT_MS = 100;
@@ -18,5 +20,26 @@ describe("the checker of convergence", () => {
   test("finds nodes that agree later", async () => assertFinds(await convergence((ms) => ms > 250), /did not agree on their peers \d+ ms after the last fault; the limit is 100 ms/));
   test("finds nodes that agree at first and no more when the damage shows", async () => {
     assertFinds(await convergence((ms) => ms < 40 || ms > 250), /did not agree/);
+  });
+});
+
+describe("a killed node", () => {
+  const AT = 10_000;
+  const missedIn = (from: number, ...unreadable: readonly (readonly [from: number, to: number])[]): number => {
+    const missed = new Missed();
+    missed.killed(AT);
+    for (const [began, ended] of unreadable) missed.unreadable(began, ended);
+    return missed.inMs(from);
+  };
+
+  test("must be missed offlineAfterMs later", () => {
+    assert.equal(missedIn(AT), OFFLINE_AFTER_MS);
+    assert.equal(missedIn(AT + 300), OFFLINE_AFTER_MS - 300);
+    assert.equal(missedIn(AT + OFFLINE_AFTER_MS + 1), 0);
+  });
+  test("must be missed offlineAfterMs after Postgres is back, where it went before that was over, and not where it went later", () => {
+    assert.equal(missedIn(AT + 1_400, [AT + 900, AT + 1_400]), OFFLINE_AFTER_MS);
+    assert.equal(missedIn(AT + 1_600, [AT + 1_100, AT + 1_600]), 0);
+    assert.equal(missedIn(AT + 3_000, [AT + 900, AT + 1_400], [AT + 2_000, AT + 3_000]), OFFLINE_AFTER_MS);
   });
 });

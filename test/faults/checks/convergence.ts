@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { now } from "../history.js";
-import { HEARTBEAT_MS } from "../protocol.js";
+import { HEARTBEAT_MS, OFFLINE_AFTER_MS } from "../protocol.js";
 import type { Findings } from "../findings.js";
 
 /** Two heartbeats, and what a beat takes to be written and read on a busy machine. */
@@ -23,4 +23,25 @@ export async function checkConvergence(findings: Findings, agrees: () => Promise
   }
   const tookMs = findings.took(from, disagreedAt);
   findings.check(tookMs <= limitMs, `nodes did not agree on their peers ${Math.round(tookMs)} ms after the last fault; the limit is ${Math.round(limitMs)} ms`);
+}
+
+/**
+ * When a killed node must have been missed: nobody tells of it, so `offlineAfterMs` later. Where Postgres was not to be had
+ * before that was over, silence means nothing until it is back, and counts from there.
+ */
+export class Missed {
+  #by = -Infinity;
+
+  killed(at: number): void {
+    this.#by = Math.max(this.#by, at + OFFLINE_AFTER_MS);
+  }
+
+  unreadable(from: number, to: number): void {
+    if (from < this.#by) this.#by = to + OFFLINE_AFTER_MS;
+  }
+
+  /** How much longer from `at` on. */
+  inMs(at: number): number {
+    return Math.max(0, this.#by - at);
+  }
 }

@@ -1,6 +1,4 @@
 import { checkEmits, checkExactlyOnce } from "../checks.js";
-import { now } from "../history.js";
-import { OFFLINE_AFTER_MS } from "../protocol.js";
 import type { Scenario, Trial } from "../trial.js";
 
 export const exactlyOnce: Scenario = {
@@ -25,9 +23,10 @@ export const exactlyOnce: Scenario = {
 async function kill(trial: Trial): Promise<void> {
   const victim = trial.random.pick(trial.cluster.nodes);
   const killedAt = trial.fault(`SIGKILL ${victim.name}`);
+  trial.killed(killedAt);
   await victim.kill();
   await trial.cluster.add();
-  trial.over(Math.max(0, killedAt + OFFLINE_AFTER_MS - now()));
+  trial.over();
 }
 
 /** Under its own load: emits that come too late for it fail. */
