@@ -33,8 +33,10 @@ async function measure(options: Options): Promise<Row[]> {
     for (const scenario of SCENARIOS) {
       if (only.length > 0 && !only.includes(scenario.name)) continue;
       const { name, connections: needed = CONNECTIONS } = scenario;
-      if (connections < needed) say(`skipped: ${name} needs max_connections of ${needed}, this Postgres has ${connections}`);
-      if (connections < needed) continue;
+      if (connections < needed) {
+        say(`skipped: ${name} needs max_connections of ${needed}, this Postgres has ${connections}`);
+        continue;
+      }
       rows.push(...(await runScenario(scenario, bench)));
       // After each, so that a run that is broken off leaves what it has measured.
       await write(options, machine, rows);

@@ -47,7 +47,7 @@ export class Strays {
     if (compared.length > 0) this.#comparedAt = now();
     const begins = this.#begun !== this.#options.lanes.patterns;
     if (this.#closed || this.#tending !== undefined || !(begins || hasOtherPatterns)) return;
-    this.#tending = this.#tend(hasOtherPatterns)
+    this.#tending = this.#tend(begins, hasOtherPatterns)
       .catch((error: unknown) => this.#warn(error))
       .finally(() => (this.#tending = undefined));
   }
@@ -62,8 +62,8 @@ export class Strays {
     await this.#begin().catch((error: unknown) => this.#warn(error));
   }
 
-  async #tend(hasOtherPatterns: boolean): Promise<void> {
-    if (this.#begun !== this.#options.lanes.patterns) await this.#begin();
+  async #tend(begins: boolean, hasOtherPatterns: boolean): Promise<void> {
+    if (begins) await this.#begin();
     if (hasOtherPatterns) await this.#adopt();
   }
 

@@ -15,7 +15,6 @@ const [forgetting, ...deadLetters] = [...page.matchAll(/```sql\n([^]*?)```/g)].m
 const LEASE_MS = 1_000;
 
 interface Database {
-  readonly url: string;
   query<T extends pg.QueryResultRow>(sql: string): Promise<T[]>;
   /** A host with this service, which is stopped when the test ends at the latest. */
   start(definition: ServiceDefinition): Promise<Host>;
@@ -32,7 +31,6 @@ async function database(t: TestContext): Promise<Database> {
     await drop();
   });
   return {
-    url,
     query: async <T extends pg.QueryResultRow>(sql: string) => (await client.query<T>(sql)).rows,
     async start(definition) {
       const { host } = hostOn(url, { server: false, worker: { leaseMs: LEASE_MS } });
