@@ -24,7 +24,7 @@ export const frozen: Scenario = {
     const troubles: (readonly [number, number])[] = [];
     let frozenForLongAt = Infinity;
     const longMs = trial.size(...LONG_MS);
-    for (const length of Array.from({ length: trial.size(1, 2) }, () => [SHORT_MS, longMs]).flat()) {
+    for (const length of trial.quick ? [longMs] : [SHORT_MS, longMs, SHORT_MS, longMs]) {
       await trial.pause(trial.size(500, 800), trial.size(700, 1_200));
       const frozenAt = trial.fault(`SIGSTOP ${victim.name} for ${length} ms`);
       troubles.push([frozenAt, frozenAt + CALL_LIMIT_MS + 100]);

@@ -29,8 +29,8 @@ export const leftovers: Scenario = {
 
 /** Each node calls the others and is called by them, and gets the events of all. */
 async function checkHeap(trial: Trial, nodes: readonly FaultNode[]): Promise<void> {
-  const before = await exercise(trial, nodes, trial.size(500, 10_000));
-  const after = await exercise(trial, nodes, trial.size(1_500, 50_000));
+  const before = await exercise(trial, nodes, trial.size(400, 10_000));
+  const after = await exercise(trial, nodes, trial.size(1_000, 50_000));
   const grown = after.map(({ heapUsed }, index) => heapUsed - before[index]!.heapUsed);
   checkGrowth(trial, "the heap", grown, MOST_GROWTH);
 }

@@ -16,7 +16,7 @@ export const starved: Scenario = {
     const nodes = await trial.cluster.start(3);
     await trial.cluster.load({ calls: 60, balanced: 15, broadcasts: 10, queries: 20, jobMs: 50 });
     for (let round = 0; round < trial.size(1, 2); round++) {
-      for (const fault of trial.random.shuffled([fullPool, slowLink, frozenPostgres]).slice(0, trial.size(2, 3))) {
+      for (const fault of trial.random.shuffled([fullPool, slowLink, frozenPostgres]).slice(0, trial.size(1, 3))) {
         await trial.pause(300, 600);
         await withStablePeers(trial, fault);
       }

@@ -12,7 +12,7 @@ export const transactions: Scenario = {
   async run(trial) {
     const nodes = await trial.cluster.start(3);
     await trial.cluster.load({ transactions: 40 });
-    for (let round = 0; round < trial.size(6, 30) || (!wasHit(trial) && round < MOST_ROUNDS); round++) {
+    for (let round = 0; round < trial.size(4, 30) || (!wasHit(trial) && round < MOST_ROUNDS); round++) {
       await trial.pause(150, 500);
       await trial.terminate("backends in transactions", "state <> 'idle'", 3);
     }
