@@ -133,9 +133,13 @@ export class EventLog {
   }
 }
 
+/** Where the oldest row is not past the retention, as at most looks, one row is all that is read. */
 function gcSql(table: string): string {
   return `
-    WITH gate AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS open), gone AS (
+    WITH oldest AS MATERIALIZED (SELECT created_at FROM ${table} ORDER BY id LIMIT 1), gate AS MATERIALIZED (
+      SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS open FROM oldest
+      WHERE created_at < clock_timestamp() - $3::float8 * interval '1 ms'
+    ), gone AS (
       DELETE FROM ${table} WHERE (SELECT open FROM gate)
         AND id IN (SELECT id FROM ${table} ORDER BY id LIMIT $2::int)
         AND created_at < clock_timestamp() - $3::float8 * interval '1 ms'
