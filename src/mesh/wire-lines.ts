@@ -34,10 +34,12 @@ export class LineReader {
 
   push(chunk: Buffer): void {
     if (this.#stopped) return;
+    const first = chunk.indexOf(NEWLINE);
+    if (first === -1) return this.#keep(chunk);
+    if (this.#restBytes + first > this.#options.maxBytes) return this.#refuse(chunk);
+    const from = this.#restBytes === 0 ? 0 : this.#endLine(chunk, first);
     const end = chunk.lastIndexOf(NEWLINE);
-    if (end === -1) return this.#keep(chunk);
-    if (this.#restBytes + chunk.indexOf(NEWLINE) > this.#options.maxBytes) return this.#refuse(chunk);
-    this.#splitUp(this.#textUpTo(chunk, end));
+    if (end >= from && !this.#stopped) this.#splitUp(chunk.toString("utf8", from, end));
     if (end + 1 < chunk.length && !this.#stopped) this.#keep(chunk.subarray(end + 1));
   }
 
@@ -48,12 +50,13 @@ export class LineReader {
     this.#restBytes = 0;
   }
 
-  #textUpTo(chunk: Buffer, end: number): string {
-    if (this.#restBytes === 0) return chunk.toString("utf8", 0, end);
-    const text = Buffer.concat([...this.#rest, chunk.subarray(0, end)]).toString("utf8");
+  /** The line that has begun before `chunk`, and ends there at `end`. Returns where the next one begins. */
+  #endLine(chunk: Buffer, end: number): number {
+    const line = Buffer.concat([...this.#rest, chunk.subarray(0, end)]).toString("utf8");
     this.#rest = [];
     this.#restBytes = 0;
-    return text;
+    this.#options.onLine(line);
+    return end + 1;
   }
 
   #splitUp(text: string): void {

@@ -3,6 +3,8 @@ import type { Duplex } from "node:stream";
 
 /** So many wait for each other at most: the other side works on these while this one makes more. */
 const MOST_TOGETHER = 16;
+/** The same in characters. Much longer texts are large objects to V8, whose memory is fetched from the system and given back each time. */
+const MOST_CHARS_TOGETHER = 32_768;
 const KEEP_ALIVE_MS = 30_000;
 
 /** Lines leave at once, and the kernel notices a peer that is gone. */
@@ -36,7 +38,7 @@ export class LineWriter {
     if (this.#busy) {
       this.#lines.push(line);
       this.#chars += line.length;
-      if (this.#lines.length >= MOST_TOGETHER) this.#flush();
+      if (this.#lines.length >= MOST_TOGETHER || this.#chars >= MOST_CHARS_TOGETHER) this.#flush();
       return;
     }
     this.#busy = true;

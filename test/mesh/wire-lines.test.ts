@@ -67,7 +67,7 @@ describe("lines of a wire", () => {
   });
 });
 
-test("the first line of an idle writer is written at once, the others of the turn together, and enough of them at once again", async () => {
+test("the first line of an idle writer is written at once, the others of the turn together, and enough of them or of their text at once again", async () => {
   const socket = new PassThrough({ highWaterMark: 1_000_000 });
   const chunks: string[] = [];
   socket.on("data", (chunk: Buffer) => chunks.push(chunk.toString()));
@@ -80,5 +80,10 @@ test("the first line of an idle writer is written at once, the others of the tur
   for (let i = 0; i < 18; i++) writer.write("x");
   await new Promise(setImmediate);
   await new Promise(setImmediate);
-  assert.deepEqual(chunks.slice(2).map(({ length }) => length), [1, 16, 1]);
+  assert.deepEqual(chunks.splice(2).map(({ length }) => length), [1, 16, 1]);
+  await new Promise(setImmediate);
+  for (let i = 0; i < 6; i++) writer.write("x".repeat(15_000));
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.deepEqual(chunks.slice(2).map(({ length }) => length), [15_000, 45_000, 30_000]);
 });
