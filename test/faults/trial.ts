@@ -89,6 +89,12 @@ export class Trial extends Findings {
     this.#missed.killed(at);
   }
 
+  /** Nodes could not read the registry since then. */
+  #outageOver(since: number): void {
+    this.#missed.unreadable(since, now());
+    this.over();
+  }
+
   #calmFrom(from: number): void {
     this.#calm = { from, limitMs: CONVERGE_LIMIT_MS + this.#missed.inMs(from) };
   }
@@ -120,15 +126,13 @@ export class Trial extends Findings {
            WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'faults' AND (${condition}) LIMIT ${most}) AS chosen`,
       );
     await this.within(TERMINATE_LIMIT_MS, `${what} to terminate`, async () => (await terminated()).length > 0);
-    this.#missed.unreadable(from, now());
-    this.over();
+    this.#outageOver(from);
   }
 
   async restartPostgres(mode: "fast" | "immediate", downMs = 0): Promise<void> {
     const from = this.fault(`Postgres ${mode} restart, ${Math.round(downMs)} ms down`);
     await this.postgres.restart(mode, downMs);
-    this.#missed.unreadable(from, now());
-    this.over();
+    this.#outageOver(from);
   }
 
   /**

@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 import type { Strategy } from "@chimpbase/mesh";
 import { Balancer } from "#mesh/mesh/balancing.js";
 import type { Candidate } from "#mesh/mesh/directory.js";
+import { until } from "../support/wait.js";
 import { callFixture, peer, TestActions, TestDirectory } from "./call-fixture.js";
 
 const peers = [peer("p1"), peer("p2"), peer("p3")];
@@ -50,6 +51,14 @@ describe("cpu", () => {
   test("counts this node's own", () => assert.deepEqual(spread("cpu", 4, [loaded("p1", 0.5)], loaded("self", 0.1)), { self: 4 }));
   test("takes turns among those that share the lowest", () => {
     assert.deepEqual(spread("cpu", 6, [loaded("p1", 0.2), loaded("p2", 0.9), loaded("p3", 0.2)], loaded("self", 0.2)), { p1: 2, p3: 2, self: 2 });
+  });
+  test("looks at the loads again and again", async () => {
+    const [busier, idler] = [{ ...peer("p1"), cpuLoad: 0.2 }, { ...peer("p2"), cpuLoad: 0.5 }];
+    const [among, balancer] = [[busier, idler], new Balancer()];
+    const pick = (): string => balancer.select("cpu", "a", among, undefined)!.nodeId;
+    assert.equal(pick(), "p1");
+    busier.cpuLoad = 0.9;
+    await until(() => pick() === "p2");
   });
   test("bears with loads that are no numbers", () => assert.ok(new Balancer().select("cpu", "a", [loaded("p1", NaN), loaded("p2", NaN)], undefined)));
 });
