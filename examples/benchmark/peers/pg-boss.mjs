@@ -9,13 +9,15 @@ const namesQueueInJob = module.PgBoss === undefined;
 
 const QUEUE = "work";
 const FETCHERS = 4;
+const WORKERS = 12;
 const POOL = 30;
 const EMPTY_PAUSE_MS = 20;
 
-/** `variant` is how many jobs it fetches at once. */
+/** `variant` is how many jobs it fetches at once, and whether by `work` with `transactional`, which commits them together. */
 export async function queue({ databaseUrl, effects, variant }) {
-  const batchSize = Number(variant);
-  const boss = new PgBoss({ connectionString: databaseUrl, max: FETCHERS + 2, supervise: false, schedule: false });
+  const [size, kind] = variant.split(":");
+  const batchSize = Number(size);
+  const boss = new PgBoss({ connectionString: databaseUrl, max: kind === "transactional" ? POOL : FETCHERS + 2, supervise: false, schedule: false });
   boss.on("error", (error) => process.stderr.write(`pg-boss: ${error.message}\n`));
   await boss.start();
   await boss.createQueue(QUEUE);
@@ -41,6 +43,18 @@ export async function queue({ databaseUrl, effects, variant }) {
     handler(data);
   };
 
+  const consumeInBatches = async (handler) => {
+    if (namesQueueInJob) throw new Error("this release has no transactional workers");
+    const options = { transactional: true, batchSize, localConcurrency: WORKERS, burstWhenBatchFull: true, pollingIntervalSeconds: 0.5 };
+    await boss.work(QUEUE, options, async (jobs, tx) => {
+      for (const { data } of jobs) {
+        await tx.executeSql("INSERT INTO effects (i) VALUES ($1)", [data.i]);
+        handler(data);
+      }
+    });
+    return () => boss.offWork(QUEUE);
+  };
+
   return {
     add: (message) => boss.send(QUEUE, message),
     async load(from, to) {
@@ -48,6 +62,7 @@ export async function queue({ databaseUrl, effects, variant }) {
       for (let at = 0; at < all.length; at += 1_000) await insert(all.slice(at, at + 1_000));
     },
     async consume(handler) {
+      if (kind === "transactional") return consumeInBatches(handler);
       let open = true;
       const fetcher = async () => {
         while (open) {

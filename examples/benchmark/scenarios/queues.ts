@@ -6,6 +6,8 @@ import { graphileWorker, mesh, moleculerChannels, pgBoss, sqlFloor, transactionF
 const DRAIN_LIMIT_MS = 240_000;
 /** What goes through each system before its first round, as a share of a round. */
 const WARM_UP = 0.2;
+/** Jobs in one transaction of a pg-boss worker. */
+const TOGETHER = 100;
 
 interface Drain {
   readonly loadPerSecond: number;
@@ -64,7 +66,8 @@ export const exactlyOnce: Scenario = {
   async run(bench) {
     const count = bench.sizes.quick ? 1_000 : 10_000;
     const atLeastOnce = { ...graphileWorker, name: "graphile-worker, own transaction" };
-    const teams = await bench.teams([mesh, pgBoss, atLeastOnce, transactionFloor], ["queue"], { effects: true });
+    const together = { ...pgBoss, name: "pg-boss, transactional workers", variant: `${TOGETHER}:transactional` };
+    const teams = await bench.teams([mesh, pgBoss, together, atLeastOnce, transactionFloor], ["queue"], { effects: true });
     const figures = await bench.interleave(teams, async (team, round) => {
       const drain = await drainRound(bench, team, round, count);
       await checkEffects(bench, team, count * (WARM_UP + round + 1));
@@ -79,7 +82,11 @@ export const exactlyOnce: Scenario = {
       goal: { ratio: 2 },
       results: results.filter(({ system, part }) => part !== "peer" || system === peer),
     });
-    return [against(pgBoss.name, "the same"), against(atLeastOnce.name, "at least once")];
+    return [
+      against(pgBoss.name, "the same"),
+      against(together.name, `it for ${TOGETHER} jobs together, of which one that fails undoes all`),
+      against(atLeastOnce.name, "at least once"),
+    ];
   },
 };
 
