@@ -1,4 +1,5 @@
 import { Cancellation } from "../pipeline/cancellation.js";
+import { now } from "../pipeline/deadline.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
 import { RequestIds } from "../pipeline/request-ids.js";
 import { runChecked } from "../pipeline/run-checked.js";
@@ -29,7 +30,7 @@ export class HostDispatcher implements Dispatcher {
   run(target: Target, args: unknown, scope: Scope): unknown {
     const Context = target.kind === "route" ? this.#contexts.Route : this.#contexts.Handler;
     const ctx = new Context(this.#services, scope, target.name);
-    const run = new Run(target.name);
+    const run = new Run(target.name, beginningOf(scope));
     this.inFlight.add(run);
     let result: unknown;
     try {
@@ -72,4 +73,9 @@ export class HostDispatcher implements Dispatcher {
     this.#drain = new Cancellation();
     drain.abort(reason);
   }
+}
+
+/** A deadline was made when the call began. */
+function beginningOf({ deadline }: Scope): number {
+  return deadline === null ? now() : deadline.at - deadline.budgetMs;
 }

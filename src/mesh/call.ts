@@ -9,7 +9,8 @@ import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { CallMiddleware, CallOptions, Strategy } from "../contract/mesh-client.js";
 import type { CancellationView, Dispatcher, ScopedContext } from "../contract/registration.js";
 import { Balancer } from "./balancing.js";
-import { resolvePolicy, type CallDefaults } from "./call-options.js";
+import { resolvePolicy, type CallDefaults, type CallPolicy } from "./call-options.js";
+import type { DeclaredPolicy } from "./declared-policy.js";
 import type { Candidate, LocalActions, NodeDirectory } from "./directory.js";
 import { runLocal } from "./local-run.js";
 import { mergeMeta } from "./meta.js";
@@ -58,6 +59,7 @@ export function createCaller(options: CallerOptions): MeshCaller {
 class CallEngine {
   readonly #parts: CallerOptions;
   readonly #defaults: CallDefaults;
+  readonly #usual: CallPolicy;
   readonly #balancer = new Balancer();
   readonly #self: Candidate;
 
@@ -65,6 +67,7 @@ class CallEngine {
     this.#parts = parts;
     const { strategy, timeoutMs, retries } = parts.defaults;
     this.#defaults = { strategy, timeoutMs, retry: { ...NO_RETRY, attempts: retries } };
+    this.#usual = resolvePolicy(NO_OPTIONS, undefined, this.#defaults);
     const cpuLoad = parts.cpuLoad ?? (() => 0);
     this.#self = { nodeId: parts.nodeId, advertisedUrl: "", rpcPath: "", get cpuLoad() { return cpuLoad(); } };
   }
@@ -87,10 +90,16 @@ class CallEngine {
     if (typeof name !== "string" || name === "") throw new MeshConfigurationError(`the name of an action must be a string like "v1.users.create", got ${String(name)}`);
     const { scope } = ctx;
     const local = this.#parts.local.find(name);
-    const policy = resolvePolicy(options, local ?? this.#parts.directory.declared(name), this.#defaults);
+    const policy = this.#policy(options, local ?? this.#parts.directory.declared(name));
     const step = enterCall(scope, name);
     const meta = options.meta === undefined ? scope.meta : mergeMeta(scope.meta, options.meta);
     return new PlannedCall(scope, name, args, options, policy, local, step, meta);
+  }
+
+  /** In most calls nobody asks for anything else than the defaults. */
+  #policy(options: CallOptions, declared: DeclaredPolicy | undefined): CallPolicy {
+    const isDefault = options === NO_OPTIONS && declared?.timeoutMs === undefined && declared?.retry === undefined;
+    return isDefault ? this.#usual : resolvePolicy(options, declared, this.#defaults);
   }
 
   /** Fails before anything is sent where the call is over already, else runs it to its end. */

@@ -3,13 +3,15 @@ import { now } from "./deadline.js";
 /** Something under way. Linked into the list by itself, so that a start and an end cost a few assignments. */
 export class Run {
   readonly name: string;
-  readonly #beganAt = now();
+  readonly #beganAt: number;
   /** @internal */ sequence = 0;
   /** @internal */ previous: Run | null = null;
   /** @internal */ next: Run | null = null;
 
-  constructor(name: string) {
+  /** `beganAt`: for who has read that clock already. */
+  constructor(name: string, beganAt = now()) {
     this.name = name;
+    this.#beganAt = beganAt;
   }
 
   /** For how long, in ms. */
