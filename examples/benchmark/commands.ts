@@ -13,6 +13,7 @@ type Args = Command["args"];
 const WIDE = { a: 40, b: 2, label: "an order", currency: "EUR", urgent: true };
 const ARGS = {
   add: { a: 40, b: 2 },
+  addLater: { a: 40, b: 2 },
   addChecked: WIDE,
   addUnchecked: WIDE,
   slow: { ms: 200 },
@@ -46,7 +47,7 @@ function needed<K extends keyof Running>(running: Running, name: K): NonNullable
   return found;
 }
 
-const KINDS: readonly CallKind[] = ["add", "addChecked", "addUnchecked", "echo", "slow"];
+const KINDS: readonly CallKind[] = ["add", "addLater", "addChecked", "addUnchecked", "echo", "slow"];
 /** Commands carry numbers only; a kind of call travels as its place here. */
 export const kindNumber = (kind: CallKind): number => KINDS.indexOf(kind);
 

@@ -12,7 +12,7 @@ export interface Setup {
   readonly effects: boolean;
 }
 
-export type CallKind = "add" | "addChecked" | "addUnchecked" | "echo" | "slow";
+export type CallKind = "add" | "addLater" | "addChecked" | "addUnchecked" | "echo" | "slow";
 
 export interface Message {
   readonly i: number;

@@ -7,6 +7,7 @@ const ADDER = {
   name: "adder",
   actions: {
     add: ({ params: { a, b } }) => ({ sum: a + b }),
+    addLater: async ({ params: { a, b } }) => ({ sum: a + b }),
     echo: ({ params }) => params,
     async slow({ params: { ms } }) {
       await sleep(ms);

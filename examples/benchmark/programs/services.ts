@@ -18,6 +18,11 @@ export class AdderService {
     return { sum: a + b };
   }
 
+  @Action()
+  async addLater(_ctx: Context, { a, b }: { a: number; b: number }): Promise<{ sum: number }> {
+    return { sum: a + b };
+  }
+
   @Action({ params: AddRequest })
   addChecked(_ctx: Context, { a, b }: AddRequest): { sum: number } {
     return { sum: a + b };
