@@ -44,12 +44,18 @@ export class HostDispatcher implements Dispatcher {
     return result;
   }
 
-  async #endWith(result: PromiseLike<unknown>, run: Run, ctx: HostContext): Promise<unknown> {
-    try {
-      return await result;
-    } finally {
-      this.#end(run, ctx);
-    }
+  /** Not async: what `then` makes costs each call less. */
+  #endWith(result: PromiseLike<unknown>, run: Run, ctx: HostContext): Promise<unknown> {
+    return Promise.resolve(result).then(
+      (value) => {
+        this.#end(run, ctx);
+        return value;
+      },
+      (error: unknown) => {
+        this.#end(run, ctx);
+        throw error;
+      },
+    );
   }
 
   #end(run: Run, ctx: HostContext): void {

@@ -98,18 +98,20 @@ export class RegisteredService {
       this.#uncount();
       throw error;
     }
-    if (isThenable(result)) return this.#countedUntil(result);
+    if (isThenable(result)) return Promise.resolve(result).then(this.#resolved, this.#rejected);
     this.#uncount();
     return result;
   }
 
-  async #countedUntil(result: PromiseLike<unknown>): Promise<unknown> {
-    try {
-      return await result;
-    } finally {
-      this.#uncount();
-    }
-  }
+  readonly #resolved = (value: unknown): unknown => {
+    this.#uncount();
+    return value;
+  };
+
+  readonly #rejected = (error: unknown): never => {
+    this.#uncount();
+    throw error;
+  };
 
   #uncount(): void {
     this.#active--;
