@@ -1,7 +1,7 @@
 import type { BroadcastRegistration, Dispatcher, LiveRegistration, SubscriptionRegistration } from "../contract/registration.js";
 import type { EventBus, IncomingEvent } from "../contract/messaging.js";
 import { InFlight, Run } from "../pipeline/in-flight.js";
-import { isThenable } from "../pipeline/thenable.js";
+import { endAfter, isThenable } from "../pipeline/thenable.js";
 import type { WorkerEngine } from "../runtime/worker.js";
 
 type Detach = () => Promise<void>;
@@ -59,14 +59,10 @@ export class EventDeliveries {
   #subscribe({ pattern, target, concurrency }: BroadcastRegistration): Detach {
     const { bus, dispatcher } = this.#options;
     const underWay = new InFlight();
-    const ended = async (result: PromiseLike<unknown>): Promise<unknown> => {
+    const ended = (result: PromiseLike<unknown>): Promise<unknown> => {
       const run = new Run(pattern);
       underWay.add(run);
-      try {
-        return await result;
-      } finally {
-        underWay.remove(run);
-      }
+      return endAfter(result, () => underWay.remove(run));
     };
     const handle = (event: IncomingEvent): unknown => {
       const result = runEvent(dispatcher, target, event);

@@ -1,5 +1,5 @@
 import { fullActionName } from "../contract/descriptor.js";
-import { isThenable } from "../pipeline/thenable.js";
+import { endAfter, isThenable } from "../pipeline/thenable.js";
 import { runChecked } from "../pipeline/run-checked.js";
 import { compileParams } from "../service/validation.js";
 import { publishPolicies } from "./declared-policy.js";
@@ -98,20 +98,10 @@ export class RegisteredService {
       this.#uncount();
       throw error;
     }
-    if (isThenable(result)) return Promise.resolve(result).then(this.#resolved, this.#rejected);
+    if (isThenable(result)) return endAfter(result, () => this.#uncount());
     this.#uncount();
     return result;
   }
-
-  readonly #resolved = (value: unknown): unknown => {
-    this.#uncount();
-    return value;
-  };
-
-  readonly #rejected = (error: unknown): never => {
-    this.#uncount();
-    throw error;
-  };
 
   #uncount(): void {
     this.#active--;

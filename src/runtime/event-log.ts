@@ -133,16 +133,18 @@ export class EventLog {
   }
 }
 
+const PAST_RETENTION = "created_at < clock_timestamp() - $3::float8 * interval '1 ms'";
+
 /** Where the oldest row is not past the retention, as at most looks, one row is all that is read. */
 function gcSql(table: string): string {
   return `
     WITH oldest AS MATERIALIZED (SELECT created_at FROM ${table} ORDER BY id LIMIT 1), gate AS MATERIALIZED (
       SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS open FROM oldest
-      WHERE created_at < clock_timestamp() - $3::float8 * interval '1 ms'
+      WHERE ${PAST_RETENTION}
     ), gone AS (
       DELETE FROM ${table} WHERE (SELECT open FROM gate)
         AND id IN (SELECT id FROM ${table} ORDER BY id LIMIT $2::int)
-        AND created_at < clock_timestamp() - $3::float8 * interval '1 ms'
+        AND ${PAST_RETENTION}
         AND pg_visible_in_snapshot(xid, $4::pg_snapshot)
       RETURNING 1
     ) SELECT count(*)::int AS deleted, pg_current_snapshot()::text AS snapshot FROM gone`;
