@@ -31,7 +31,8 @@ async function testFiles(words: readonly string[]): Promise<string[]> {
 interface Outcome {
   readonly file: string;
   readonly passed: number;
-  readonly failed: number;
+  /** Their names and what they threw, said again at the end of the run: the end of a long output is what gets kept. */
+  readonly failures: readonly string[];
   readonly hung: boolean;
 }
 
@@ -39,14 +40,15 @@ interface Outcome {
 async function runFile(path: string): Promise<Outcome> {
   const file = relative(built, path);
   const limit = AbortSignal.timeout(FILE_LIMIT_MS);
-  let [passed, failed, output] = [0, 0, ""];
+  let [passed, output] = [0, ""];
+  const failures: string[] = [];
   const stream = run({ files: [path], signal: limit });
-  stream.on("test:fail", (event) => void (failed += event.todo === undefined && event.skip === undefined ? 1 : 0));
+  stream.on("test:fail", ({ name, details, todo, skip }) => void (todo === undefined && skip === undefined && failures.push(`${name}: ${String(details.error.cause ?? details.error)}`)));
   stream.on("test:pass", () => void passed++);
   for await (const chunk of stream.compose(new spec())) output += chunk as string;
   const report = output.replaceAll(/^.*ℹ .*\n/gm, "").trim();
   process.stdout.write(`${file}\n${report.replaceAll(/^/gm, "  ")}\n`);
-  return { file, passed, failed, hung: limit.aborted };
+  return { file, passed, failures, hung: limit.aborted };
 }
 
 async function runFiles(files: readonly string[]): Promise<Outcome[]> {
@@ -82,10 +84,10 @@ async function clearLeftovers(): Promise<string[]> {
   return [...lines, ...(await leftDatabases())].map((line) => `left behind: ${line}`);
 }
 
-function problemOf({ file, passed, failed, hung }: Outcome): string[] {
-  if (passed + failed === 0) return [`${file} ran no test`];
+function problemsOf({ file, passed, failures, hung }: Outcome): string[] {
+  if (passed + failures.length === 0) return [`${file} ran no test`];
   if (hung) return [`${file} did not end within ${FILE_LIMIT_MS / 1000} s`];
-  return failed > 0 ? [`${file}: ${failed} failed`] : [];
+  return failures.map((failure) => `${file}: ${failure.replaceAll("\n", "\n    ")}`);
 }
 
 async function main(): Promise<number> {
@@ -100,10 +102,10 @@ async function main(): Promise<number> {
     process.env["TEST_DATABASE_URL"] = server?.url ?? given;
     process.env["TEST_RUN_ID"] = RUN_ID;
     const outcomes = await runFiles(files);
-    const problems = [...outcomes.flatMap(problemOf), ...(await clearLeftovers())];
+    const problems = [...outcomes.flatMap(problemsOf), ...(await clearLeftovers())];
     if (problems.length > 0) console.error(`\nproblems:\n  ${problems.join("\n  ")}`);
-    const total = (of: "passed" | "failed"): number => outcomes.reduce((sum, outcome) => sum + outcome[of], 0);
-    console.log(`\n${outcomes.length} files on Node ${process.version}\n${total("passed")} passed, ${total("failed")} failed`);
+    const total = (count: (outcome: Outcome) => number): number => outcomes.reduce((sum, outcome) => sum + count(outcome), 0);
+    console.log(`\n${outcomes.length} files on Node ${process.version}\n${total(({ passed }) => passed)} passed, ${total(({ failures }) => failures.length)} failed`);
     return problems.length === 0 ? 0 : 1;
   } finally {
     await server?.stop();
