@@ -84,7 +84,8 @@ export class TimerWheel {
       else next = Math.min(next, tick);
     }
     if (next !== Infinity) this.#sleepUntil(next);
-    for (const tick of due) this.#run(tick);
+    // More than one where the loop was held up: still in the order of their times.
+    for (const tick of due.sort((a, b) => a - b)) this.#run(tick);
     this.#restIfEmpty();
   }
 

@@ -145,7 +145,7 @@ test("names of queues and events, and delays, are checked before anything is sen
 test("a statement does not outlive its deadline by much, nor the transaction around it", async (t) => {
   const { ctx, env } = await contextOf(t);
   await ctx.db.query("CREATE TABLE notes (text TEXT)");
-  const hurried = env.dispatcher.context(env.dispatcher.rootScope({ deadline: new Deadline(50) }));
+  const hurried = env.dispatcher.context(env.dispatcher.rootScope({ deadline: new Deadline(500) }));
   const failing = hurried.transaction(async (tx) => {
     await tx.db.query("INSERT INTO notes VALUES ('dropped')");
     await tx.db.query("SELECT pg_sleep(60)");

@@ -14,6 +14,16 @@ test("callbacks run in the order of their delays, never before their time", asyn
   assert.equal(wheel.size, 0);
 });
 
+test("callbacks that a busy loop has kept waiting run in the order of their delays too", async () => {
+  const wheel = new TimerWheel();
+  const ran: number[] = [];
+  for (const delay of [60, 10, 30]) wheel.add(delay, () => ran.push(delay));
+  const begun = performance.now();
+  while (performance.now() - begun < 80);
+  await until(() => ran.length === 3);
+  assert.deepEqual(ran, [10, 30, 60]);
+});
+
 test("a cancelled callback never runs, and cancelling twice counts once", async () => {
   const wheel = new TimerWheel();
   let ran = 0;

@@ -123,9 +123,12 @@ test("with Postgres away, the bootstrap key and known keys still open, and an un
   const name = new URL(databaseUrl).pathname.slice(1);
   await withAdmin(async (admin) => {
     await admin.query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
-    await admin.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", [name]);
+    await until(async () => {
+      // Again: one that was just being opened shows up only now.
+      await admin.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", [name]);
+      return !(await env.storage.query("SELECT 1").then(() => true, () => false));
+    });
   });
-  await until(async () => !(await env.storage.query("SELECT 1").then(() => true, () => false)));
   const answer = await fetch(`${url}/hello`, { headers: { "x-api-key": other.key } });
   assert.equal(answer.status, 503);
   assert.equal(((await answer.json()) as { code: string }).code, "AUTH_UNAVAILABLE");
