@@ -22,8 +22,8 @@ export interface Counters {
 }
 
 export interface Timed {
-  readonly calls: number;
-  readonly ms: number;
+  readonly meanMs: number;
+  readonly longestMs: number;
 }
 
 const COMMITS = 200;
@@ -128,9 +128,14 @@ export class Postgres {
     return row!.read;
   }
 
-  /** How often, and for how long together, statements ran that hold `text`; null where Postgres does not count. */
+  /** Counts anew what runs in one database, if Postgres counts. */
+  async countAnew(url: string): Promise<void> {
+    await this.#counted(url, "count(pg_stat_statements_reset(userid, dbid, queryid))");
+  }
+
+  /** How long statements ran that hold `text`, since `countAnew`; null where Postgres does not count. */
   timed(url: string, text: string): Promise<Timed | null> {
-    return this.#counted<Timed>(url, "coalesce(sum(calls), 0)::float8 AS calls, coalesce(sum(total_exec_time), 0)::float8 AS ms", `position('${text}' IN query) > 0`);
+    return this.#counted<Timed>(url, `sum(total_exec_time) / sum(calls) AS "meanMs", max(max_exec_time) AS "longestMs"`, `position('${text}' IN query) > 0`);
   }
 
   async version(): Promise<string> {

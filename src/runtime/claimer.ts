@@ -11,7 +11,8 @@ import type { JobSlots } from "./job-slots.js";
 import { Lane } from "./lane.js";
 import type { LaneSet } from "./lane-set.js";
 import type { Leases } from "./leases.js";
-import type { ClaimedJob, JobQueue, LaneQuota } from "./queue.js";
+import type { Claim, ClaimedJob, JobQueue, LaneQuota } from "./queue.js";
+import { SearchStarts } from "./search-starts.js";
 import type { Settlements } from "./settlements.js";
 
 export interface ClaimerOptions {
@@ -33,6 +34,7 @@ export class Claimer {
   /** Lanes that may have jobs: woken, or not emptied by the last claim. The one claimed longest ago comes first. */
   readonly #ready = new Set<string>();
   readonly #deference = new Deference((lanes) => this.wake(lanes));
+  readonly #starts = new SearchStarts((lane) => this.wake([lane]));
   readonly #closing = new AbortController();
   #open = false;
   /** The claim that failed last: its answer may have been lost after it was done. */
@@ -70,6 +72,7 @@ export class Claimer {
     this.#open = false;
     this.#closing.abort();
     this.#deference.close();
+    this.#starts.close();
     await this.#running;
   }
 
@@ -106,17 +109,31 @@ export class Claimer {
     if (this.#doubtful !== undefined) await answered(queue.disown(this.#doubtful), leaseMs);
     const token = randomUUID();
     const sentAt = now();
+    const wanted = this.#starts.of(quotas);
     this.#doubtful = token;
-    const claimed = await answered(queue.claim(quotas, token, leases.takeEnded()), leaseMs);
+    const claim = await answered(queue.claim(wanted, token, leases.takeEnded()), leaseMs);
     this.#doubtful = undefined;
-    this.#take(quotas, claimed, { token, open: claimed.length }, sentAt);
-    return claimed;
+    this.#learn(wanted, claim);
+    this.#take(claim.jobs, token, sentAt);
+    return claim.jobs;
   }
 
-  #take(quotas: readonly LaneQuota[], claimed: readonly ClaimedJob[], claim: OpenClaim, sentAt: number): void {
+  #learn(wanted: readonly LaneQuota[], { jobs, searchMs }: Claim): void {
     const counts = new Map<string, number>();
-    for (const { lane } of claimed) counts.set(lane, (counts.get(lane) ?? 0) + 1);
-    for (const { lane, quota } of quotas) if (counts.get(lane) === quota) this.#ready.add(lane);
+    const last = new Map<string, string>();
+    for (const { lane, id } of jobs) {
+      counts.set(lane, (counts.get(lane) ?? 0) + 1);
+      last.set(lane, id);
+    }
+    for (const want of wanted) {
+      const emptied = counts.get(want.lane) !== want.quota;
+      if (!emptied) this.#ready.add(want.lane);
+      this.#starts.searched(want, { tookMs: searchMs, last: last.get(want.lane), emptied });
+    }
+  }
+
+  #take(claimed: readonly ClaimedJob[], token: string, sentAt: number): void {
+    const claim: OpenClaim = { token, open: claimed.length };
     const jobs = claimed.map((job) => this.#hold(job, claim, sentAt));
     if (this.#open) this.#options.slots.offer(jobs);
     else for (const job of jobs) this.#options.settlements.release(job, true);

@@ -6,6 +6,15 @@ import { endedClaimsSql, NOT_HELD } from "../storage/functions.js";
 export interface LaneQuota {
   readonly lane: string;
   readonly quota: number;
+  /** Id to search from. Default: the beginning of the lane. */
+  readonly from?: string | undefined;
+}
+
+export interface Claim {
+  /** By id. */
+  readonly jobs: ClaimedJob[];
+  /** What it took to find them, in ms, by the clock of the database. */
+  readonly searchMs: number;
 }
 
 /**
@@ -86,13 +95,15 @@ export class JobQueue {
    * Oldest ready jobs of each lane, in order. `token` must be new at each call. `ended`: claims of which nothing is held any
    * more.
    */
-  async claim(quotas: readonly LaneQuota[], token: string, ended: readonly string[] = []): Promise<ClaimedJob[]> {
-    const rows = await this.#storage.query<Omit<ClaimedJob, "token">>(
-      `SELECT * FROM ${this.#functions.claim}($1, $2, $3, $4, $5, $6)`,
-      [quotas.map((want) => want.lane), quotas.map((want) => want.quota), token, this.#nodeId, this.#leaseMs, ended],
+  async claim(quotas: readonly LaneQuota[], token: string, ended: readonly string[] = []): Promise<Claim> {
+    const [search, ...rows] = await this.#storage.query<ClaimedJob & Claim>(
+      `SELECT * FROM ${this.#functions.claim}($1, $2, $3, $4, $5, $6, $7)`,
+      [quotas.map(({ lane }) => lane), quotas.map(({ quota }) => quota), quotas.map(({ from = "0" }) => from), token, this.#nodeId, this.#leaseMs, ended],
     );
+    const { searchMs, claimedAtMs } = search!;
+    const jobs = rows.map((row) => ({ ...row, token, claimedAtMs }));
     // What is read by an array has no order.
-    return rows.map((row) => ({ ...row, token })).sort(byId);
+    return { jobs: jobs.sort((a, b) => compareIds(a.id, b.id)), searchMs };
   }
 
   /** Gives back all that a claim took whose answer was lost. */
@@ -198,9 +209,9 @@ export function isNotHeld(error: unknown): boolean {
   return sqlState(error) === NOT_HELD;
 }
 
-/** Ids are 64-bit integers without leading zeros: the shorter is the smaller. */
-function byId(a: JobRef, b: JobRef): number {
-  return a.id.length - b.id.length || (a.id < b.id ? -1 : 1);
+/** Below 0 where `a` is the smaller. Ids are 64-bit integers without leading zeros: the shorter is the smaller. */
+export function compareIds(a: string, b: string): number {
+  return a.length - b.length || (a < b ? -1 : Number(a > b));
 }
 
 /** Parameters that name jobs: ids, fences, tokens. */

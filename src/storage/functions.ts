@@ -74,25 +74,26 @@ function writeFunction(name: Name): string {
 }
 
 /**
- * Oldest ready jobs of each lane: their rows in `ready` go, and one row says who holds them all. The picked rows are found
- * again through arrays: a join would be planned on the guess that LIMIT takes a tenth of the table, and a plain IN may run
+ * Oldest ready jobs of each lane, from an id on: their rows in `ready` go, and one row says who holds them all. The picked rows are
+ * found again through arrays: a join would be planned on the guess that LIMIT takes a tenth of the table, and a plain IN may run
  * its subquery again and lock more. The commit does not wait for the disk: a claim lost in a crash of Postgres only returns its jobs.
+ * The first row is no job, and tells when they were found and how long that took.
  */
 function claimFunction(name: Name): string {
   const jobs = name("_chimpbase_mesh_jobs");
   const ready = name("_chimpbase_mesh_ready");
   const claims = name("_chimpbase_mesh_claims");
   return `CREATE FUNCTION ${name("_chimpbase_mesh_claim")}(
-    claim_lanes TEXT[], claim_quotas INT[], claim_token UUID, claim_holder TEXT, lease_ms FLOAT8, ended_tokens UUID[])
+    claim_lanes TEXT[], claim_quotas INT[], claim_starts BIGINT[], claim_token UUID, claim_holder TEXT, lease_ms FLOAT8, ended_tokens UUID[])
   RETURNS TABLE (id BIGINT, fence INT, lane TEXT, queue TEXT, "group" TEXT, event TEXT, payload TEXT, headers TEXT, attempt INT, history TEXT,
-    "createdAtMs" FLOAT8, "claimedAtMs" FLOAT8)
+    "createdAtMs" FLOAT8, "claimedAtMs" FLOAT8, "searchMs" FLOAT8)
   LANGUAGE plpgsql ${BY_INDEX} AS ${quoted(`
   #variable_conflict use_column
   BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     RETURN QUERY WITH picked AS MATERIALIZED (
-      SELECT found.* FROM unnest(claim_lanes, claim_quotas) AS want(lane, quota) CROSS JOIN LATERAL (
-        SELECT ctid AS place, id, fence FROM ${ready} WHERE lane = want.lane
+      SELECT found.* FROM unnest(claim_lanes, claim_quotas, claim_starts) AS want(lane, quota, start) CROSS JOIN LATERAL (
+        SELECT ctid AS place, id, fence FROM ${ready} WHERE lane = want.lane AND id >= want.start
         ORDER BY id LIMIT want.quota FOR UPDATE SKIP LOCKED) AS found
     ), taken AS (
       DELETE FROM ${ready} WHERE ctid = ANY (ARRAY(SELECT place FROM picked))
@@ -101,8 +102,9 @@ function claimFunction(name: Name): string {
       SELECT claim_token, claim_holder, clock_timestamp() + lease_ms * interval '1 millisecond', array_agg(id), array_agg(fence)
       FROM picked HAVING count(*) > 0
     ), ended AS (${endedClaimsSql(claims, jobs, "token = ANY (ended_tokens)")})
-    SELECT id, fence, lane, queue, grp, event, payload, headers, attempt + 1, history,
-      floor(extract(epoch FROM created_at) * 1000)::float8, (extract(epoch FROM clock_timestamp()) * 1000)::float8
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ${msSql("clock_timestamp()")}, ${msSql("clock_timestamp() - statement_timestamp()")}
+    FROM (SELECT count(*) FROM picked) AS search
+    UNION ALL SELECT id, fence, lane, queue, grp, event, payload, headers, attempt + 1, history, floor(${msSql("created_at")}), NULL, NULL
     FROM ${jobs} WHERE id = ANY (ARRAY(SELECT id FROM picked));
   END`)}`;
 }
@@ -186,7 +188,7 @@ export function endedClaimsSql(claims: string, jobs: string, condition: string):
     FOR UPDATE SKIP LOCKED))`;
 }
 
-/** A timestamp in ms since the epoch. */
+/** A timestamp in ms since the epoch, or an interval in ms. */
 export function msSql(timestamp: string): string {
   return `(extract(epoch from ${timestamp}) * 1000)::float8`;
 }

@@ -233,7 +233,7 @@ test("a caller that does not read its answers gets no more requests read until i
   wire.socket.pause();
   const most = 300;
   for (let id = 1; id <= most; id++) {
-    wire.request(id, "v1.t.large", "y".repeat(2_000));
+    wire.request(id, "v1.t.large", "y".repeat(2_000), 60_000);
     await new Promise(setImmediate);
   }
   let seen = -1;

