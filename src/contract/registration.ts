@@ -59,6 +59,22 @@ export interface Target {
   readonly handler: (ctx: ScopedContext, args: unknown) => unknown;
   /** Returns the arguments that the handler gets, or throws `MeshValidationError`. */
   readonly validate?: (args: unknown) => unknown;
+  /** Counts its runs. */
+  readonly activity?: ActivityCount;
+}
+
+/** Each `begin` is followed by one `end`. Neither may throw. */
+export interface ActivityCount {
+  begin(): void;
+  end(): void;
+}
+
+/** A handler that has begun. */
+export interface BegunRun {
+  /** What it has returned: a result, or the promise of one. */
+  readonly result: unknown;
+  /** Must be called once, when the result has settled. Does not throw. */
+  end(): void;
 }
 
 /** The only way into any handler: context → validate → handler. Errors pass through unchanged. */
@@ -66,6 +82,8 @@ export interface Dispatcher {
   dispatch(target: Target, args: unknown, scope: Scope): Promise<unknown>;
   /** The same without a promise where the handler needs none: its result, or the promise of it; throws what the handler throws at once. */
   run(target: Target, args: unknown, scope: Scope): unknown;
+  /** As `run`, where the caller waits for the result anyway, and sees to the end. */
+  begin(target: Target, args: unknown, scope: Scope): BegunRun;
   /** A scope that starts a chain: new request id unless given, no deadline, cancelled only by the drain limit. */
   rootScope(overrides?: Partial<Scope>): Scope;
   /** A context outside any handler (the mesh client of the host). */

@@ -5,7 +5,7 @@ import { runChecked } from "../pipeline/run-checked.js";
 import { endAfter, isThenable } from "../pipeline/thenable.js";
 import { defineContexts } from "./context.js";
 import type { Meta } from "../contract/context.js";
-import type { ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
+import type { ActivityCount, BegunRun, ContextExtensionRegistration, Dispatcher, Scope, ScopedContext, Target } from "../contract/registration.js";
 import type { ContextClasses, ContextServices, HostContext } from "./context.js";
 
 const NO_META: Meta = Object.freeze({});
@@ -27,25 +27,24 @@ export class HostDispatcher implements Dispatcher {
   }
 
   run(target: Target, args: unknown, scope: Scope): unknown {
-    const Context = target.kind === "route" ? this.#contexts.Route : this.#contexts.Handler;
-    const ctx = new Context(this.#services, scope, target.name);
-    const run = new Run(target.name, beginningOf(scope));
-    this.inFlight.add(run);
-    let result: unknown;
-    try {
-      result = runChecked(target.handler, target.validate, ctx, args);
-    } catch (error) {
-      this.#end(run, ctx);
-      throw error;
-    }
-    if (isThenable(result)) return endAfter(result, () => this.#end(run, ctx));
-    this.#end(run, ctx);
+    const run = this.begin(target, args, scope);
+    const { result } = run;
+    if (isThenable(result)) return endAfter(result, () => run.end());
+    run.end();
     return result;
   }
 
-  #end(run: Run, ctx: HostContext): void {
-    this.inFlight.remove(run);
-    ctx.end();
+  begin(target: Target, args: unknown, scope: Scope): BegunRun {
+    const Context = target.kind === "route" ? this.#contexts.Route : this.#contexts.Handler;
+    const ctx = new Context(this.#services, scope, target.name);
+    const run = new HandlerRun(target, ctx, this.inFlight);
+    try {
+      run.result = runChecked(target.handler, target.validate, ctx, args);
+    } catch (error) {
+      run.end();
+      throw error;
+    }
+    return run;
   }
 
   rootScope(overrides?: Partial<Scope>): Scope {
@@ -63,6 +62,28 @@ export class HostDispatcher implements Dispatcher {
     const drain = this.#drain;
     this.#drain = new Cancellation();
     drain.abort(reason);
+  }
+}
+
+class HandlerRun extends Run implements BegunRun {
+  result: unknown;
+  readonly #ctx: HostContext;
+  readonly #inFlight: InFlight;
+  readonly #activity: ActivityCount | undefined;
+
+  constructor(target: Target, ctx: HostContext, inFlight: InFlight) {
+    super(target.name, beginningOf(ctx.scope));
+    this.#ctx = ctx;
+    this.#inFlight = inFlight;
+    this.#activity = target.activity;
+    inFlight.add(this);
+    this.#activity?.begin();
+  }
+
+  end(): void {
+    this.#inFlight.remove(this);
+    this.#ctx.end();
+    this.#activity?.end();
   }
 }
 

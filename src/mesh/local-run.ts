@@ -3,7 +3,7 @@ import { settleWithin } from "../pipeline/bounded-run.js";
 import { isThenable } from "../pipeline/thenable.js";
 import type { Cancellation } from "../pipeline/cancellation.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
-import type { DeadlineView, Dispatcher, Scope } from "../contract/registration.js";
+import type { BegunRun, DeadlineView, Dispatcher, Scope } from "../contract/registration.js";
 import type { LocalAction } from "./directory.js";
 
 export interface LocalRunParts {
@@ -21,19 +21,19 @@ export interface LocalRunScope extends Omit<Scope, "deadline"> {
 export function runLocal(parts: LocalRunParts, action: LocalAction, args: unknown, given: LocalRunScope, deadline: DeadlineView): Promise<unknown> {
   const within = action.timeoutMs === undefined ? deadline : shorter(deadline, action.timeoutMs);
   const { requestId, meta, caller, level, chain, cancellation } = given;
-  let work: unknown;
+  let run: BegunRun;
   try {
-    work = parts.dispatcher.run(action.target, args, { requestId, meta, caller, level, chain, deadline: within, cancellation });
+    run = parts.dispatcher.begin(action.target, args, { requestId, meta, caller, level, chain, deadline: within, cancellation });
   } catch (error) {
     cancellation.dispose();
     return Promise.reject(error);
   }
+  const { result } = run;
+  if (isThenable(result)) return settleWithin(result, { wheel: parts.wheel, deadline: within, cancellation, action: action.name, nodeId: parts.nodeId }, run);
   // What has ended already needs no limits.
-  if (!isThenable(work)) {
-    cancellation.dispose();
-    return Promise.resolve(work);
-  }
-  return settleWithin(work, { wheel: parts.wheel, deadline: within, cancellation, action: action.name, nodeId: parts.nodeId });
+  run.end();
+  cancellation.dispose();
+  return Promise.resolve(result);
 }
 
 function shorter(deadline: DeadlineView, timeoutMs: number): DeadlineView {

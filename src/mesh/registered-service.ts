@@ -1,6 +1,5 @@
 import { fullActionName } from "../contract/descriptor.js";
-import { endAfter, isThenable } from "../pipeline/thenable.js";
-import { runChecked } from "../pipeline/run-checked.js";
+import { Activity } from "../pipeline/activity.js";
 import { compileParams } from "../service/validation.js";
 import { publishPolicies } from "./declared-policy.js";
 import type { PublishedService } from "./declared-policy.js";
@@ -8,7 +7,7 @@ import type { LocalAction } from "./directory.js";
 import type { ActionDescriptor, EventDescriptor, LifecycleHook, ParamsSchema, ServiceDescriptor, Settings } from "../contract/descriptor.js";
 import type { Context, ServiceSelf } from "../contract/context.js";
 import type { MeshClient } from "../contract/mesh-client.js";
-import type { Dispatcher, LiveRegistration, ScopedContext, Target, TargetKind, WorkerOptions } from "../contract/registration.js";
+import type { Dispatcher, LiveRegistration, Target, TargetKind, WorkerOptions } from "../contract/registration.js";
 
 type Handler = (ctx: Context, args: unknown, self: ServiceSelf) => unknown;
 
@@ -20,8 +19,7 @@ export class RegisteredService {
   readonly actions: readonly LocalAction[];
   readonly events: readonly LiveRegistration[];
   readonly #descriptor: ServiceDescriptor;
-  #active = 0;
-  #whenIdle: (() => void) | null = null;
+  readonly #activity = new Activity();
 
   constructor(descriptor: ServiceDescriptor) {
     this.#descriptor = descriptor;
@@ -50,8 +48,8 @@ export class RegisteredService {
   }
 
   /** Resolves when no call is under way. */
-  async idle(): Promise<void> {
-    if (this.#active > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+  idle(): Promise<void> {
+    return this.#activity.idle();
   }
 
   #runHook(dispatcher: Dispatcher, phase: "started" | "stopped", hook: LifecycleHook): Promise<unknown> {
@@ -61,9 +59,8 @@ export class RegisteredService {
 
   #localAction(action: ActionDescriptor): LocalAction {
     const name = fullActionName(this.#descriptor, action.name);
-    const { handler, ...rest } = this.#target("action", name, action.handler);
-    const validate = action.params === undefined ? undefined : compileParams(action.params, name);
-    const target: Target = { ...rest, handler: (ctx, args) => this.#counted(handler, validate, ctx, args) };
+    // Counted from the moment when a call has found its action: validation may take its time, and the service waits for it.
+    const target: Target = { ...this.#target("action", name, action.handler, action.params), activity: this.#activity };
     const { timeoutMs, retry } = action;
     return { name, target, ...(timeoutMs === undefined ? {} : { timeoutMs }), ...(retry === undefined ? {} : { retry }) };
   }
@@ -86,26 +83,6 @@ export class RegisteredService {
       handler: (ctx, args) => handler(ctx, args, new HandlerSelf(descriptor, ctx)),
       ...(params === undefined ? {} : { validate: compileParams(params, name) }),
     };
-  }
-
-  /** Counts from the moment when the call has found its action: validation may take its time, and the service waits for it. */
-  #counted(handler: Target["handler"], validate: Target["validate"], ctx: ScopedContext, args: unknown): unknown {
-    this.#active++;
-    let result: unknown;
-    try {
-      result = runChecked(handler, validate, ctx, args);
-    } catch (error) {
-      this.#uncount();
-      throw error;
-    }
-    if (isThenable(result)) return endAfter(result, () => this.#uncount());
-    this.#uncount();
-    return result;
-  }
-
-  #uncount(): void {
-    this.#active--;
-    if (this.#active === 0) this.#whenIdle?.();
   }
 }
 

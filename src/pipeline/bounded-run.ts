@@ -1,5 +1,5 @@
 import { MeshCancelledError, MeshTimeoutError } from "../errors.js";
-import type { DeadlineView } from "../contract/registration.js";
+import type { BegunRun, DeadlineView } from "../contract/registration.js";
 import type { Cancellation } from "./cancellation.js";
 import type { TimerWheel } from "./timer-wheel.js";
 
@@ -13,8 +13,11 @@ export interface RunLimits {
   readonly nodeId?: string | undefined;
 }
 
-/** Settles as `work` does, or rejects at the deadline or on cancellation, whichever is first. What comes later is dropped. */
-export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits): Promise<unknown> {
+/**
+ * Settles as `work` does, or rejects at the deadline or on cancellation, whichever is first. What comes later is dropped.
+ * `run` ends when `work` has settled.
+ */
+export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits, run?: BegunRun): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const { cancellation } = limits;
     const entry = limits.wheel.addAt(limits.deadline.at, () => {
@@ -30,8 +33,9 @@ export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits): Pro
       entry.cancel();
       unlink();
       cancellation.dispose();
+      run?.end();
     };
-    work.then(
+    Promise.resolve(work).then(
       (result) => {
         end();
         resolve(result);

@@ -1,3 +1,5 @@
+// Not the global, which is found by a getter each time.
+import { performance } from "node:perf_hooks";
 import type { DeadlineView } from "../contract/registration.js";
 
 /** Monotonic ms: the only clock that deadlines know. */

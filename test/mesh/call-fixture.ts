@@ -5,7 +5,7 @@ import { createCaller, type CallerOptions } from "#mesh/mesh/call.js";
 import type { CallOptions } from "#mesh/contract/mesh-client.js";
 import type { DeclaredPolicy } from "#mesh/mesh/declared-policy.js";
 import type { Candidate, LocalAction, LocalActions, NodeDirectory } from "#mesh/mesh/directory.js";
-import type { Dispatcher, Scope, ScopedContext, Target } from "#mesh/contract/registration.js";
+import type { BegunRun, Dispatcher, Scope, ScopedContext, Target } from "#mesh/contract/registration.js";
 import type { RpcRequest, RpcTransport } from "#mesh/mesh/rpc-transport.js";
 
 export type Handler = (ctx: TestContext, args: unknown) => unknown;
@@ -26,6 +26,10 @@ export class TestDispatcher implements Dispatcher {
 
   run(target: Target, args: unknown, scope: Scope): unknown {
     return this.dispatch(target, args, scope);
+  }
+
+  begin(target: Target, args: unknown, scope: Scope): BegunRun {
+    return { result: this.run(target, args, scope), end: () => undefined };
   }
 
   /** As the host's dispatcher does: what starts afterwards is not cancelled. */

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MeshConfigurationError, ServiceDefinitionError } from "@chimpbase/mesh";
 import { NodeServices } from "#mesh/mesh/services.js";
+import type { ContextServices } from "#mesh/host/context.js";
+import { HostDispatcher } from "#mesh/host/dispatcher.js";
 import { RegisteredService } from "#mesh/mesh/registered-service.js";
 import { Action, Event, Service } from "#mesh/service/decorators.js";
 import { service } from "#mesh/service/definition.js";
@@ -110,7 +112,8 @@ test("a service is idle when its calls have ended, from their validation on", as
   });
   const registered = new RegisteredService(instantiate(slow));
   await registered.idle();
-  const underWay = registered.actions[0]!.target.handler(context, {}) as Promise<unknown>;
+  const dispatcher = new HostDispatcher({} as ContextServices, []);
+  const underWay = dispatcher.dispatch(registered.actions[0]!.target, {}, dispatcher.rootScope());
   let idle = false;
   const whenIdle = registered.idle().then(() => (idle = true));
   for (const step of [1, 2]) {

@@ -155,6 +155,7 @@ export function fakeDispatcher(storage: Storage, root: Cancellation): Dispatcher
   const run: Dispatcher["run"] = (target, args, scope) => target.handler(context(scope), target.validate === undefined ? args : target.validate(args));
   return {
     run,
+    begin: (target, args, scope) => ({ result: run(target, args, scope), end: () => undefined }),
     dispatch: async (target, args, scope) => run(target, args, scope),
     rootScope: (overrides = {}) => ({
       requestId: randomUUID(), meta: {}, caller: null, level: 1, chain: null, deadline: null, cancellation: root, ...overrides,
