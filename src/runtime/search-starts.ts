@@ -3,8 +3,10 @@ import { compareIds, type LaneQuota } from "./queue.js";
 
 /** A search of a lane from its beginning that takes so long is not made with each claim. */
 const SLOW_MS = 3;
-/** From one such search to the next, in times of what it took: a twentieth of the time goes into them. */
-const PAUSE = { factor: 20, longestMs: 5_000 };
+/** So many in a row must have been slow, of which the fastest counts: one may have waited for a processor. */
+const TELLING_SEARCHES = 3;
+/** From one such search to the next, in times of what it took: a fiftieth of the time goes into them, and so few jobs wait for one. */
+const PAUSE = { factor: 50, longestMs: 5_000 };
 /** Jobs become visible in another order than that of their ids, but mostly within this time. */
 const LAG_MS = 500;
 
@@ -14,6 +16,8 @@ interface Passed {
   /** Latest id that had been claimed at `since`, from which to search `LAG_MS` later. */
   next: string;
   since: number;
+  /** What the last searches from the beginning took, in ms. */
+  tookMs: readonly number[];
   wholeAgainAt: number;
   timer: NodeJS.Timeout | undefined;
 }
@@ -54,7 +58,7 @@ export class SearchStarts {
     const at = now();
     const passed = this.#passed(lane, at);
     if (last !== undefined) advance(passed, last, at);
-    if (from === undefined) passed.wholeAgainAt = tookMs > SLOW_MS ? at + Math.min(tookMs * PAUSE.factor, PAUSE.longestMs) : 0;
+    if (from === undefined) learn(passed, tookMs, at);
     else if (emptied) this.#comeBack(lane, passed, at);
   }
 
@@ -66,7 +70,7 @@ export class SearchStarts {
   #passed(lane: string, at: number): Passed {
     const known = this.#lanes.get(lane);
     if (known !== undefined) return known;
-    const passed = { from: "0", next: "0", since: at - LAG_MS, wholeAgainAt: 0, timer: undefined };
+    const passed = { from: "0", next: "0", since: at - LAG_MS, tookMs: [], wholeAgainAt: 0, timer: undefined };
     this.#lanes.set(lane, passed);
     return passed;
   }
@@ -79,6 +83,12 @@ export class SearchStarts {
     };
     passed.timer = setTimeout(over, Math.max(1, Math.ceil(passed.wholeAgainAt - at)));
   }
+}
+
+function learn(passed: Passed, tookMs: number, at: number): void {
+  passed.tookMs = [...passed.tookMs.slice(1 - TELLING_SEARCHES), tookMs];
+  const fastestMs = passed.tookMs.length < TELLING_SEARCHES ? 0 : Math.min(...passed.tookMs);
+  passed.wholeAgainAt = fastestMs > SLOW_MS ? at + Math.min(fastestMs * PAUSE.factor, PAUSE.longestMs) : 0;
 }
 
 function advance(passed: Passed, last: string, at: number): void {
