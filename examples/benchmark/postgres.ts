@@ -128,14 +128,15 @@ export class Postgres {
     return row!.read;
   }
 
-  /** Counts anew what runs in one database, if Postgres counts. */
-  async countAnew(url: string): Promise<void> {
-    await this.#counted(url, "count(pg_stat_statements_reset(userid, dbid, queryid))");
+  /** Begins to count anew what runs in one database. False where that cannot be had. */
+  async countAnew(url: string): Promise<boolean> {
+    return (await this.#counted(url, "count(pg_stat_statements_reset(userid, dbid, queryid))")) !== null;
   }
 
-  /** How long statements ran that hold `text`, since `countAnew`; null where Postgres does not count. */
-  timed(url: string, text: string): Promise<Timed | null> {
-    return this.#counted<Timed>(url, `sum(total_exec_time) / sum(calls) AS "meanMs", max(max_exec_time) AS "longestMs"`, `position('${text}' IN query) > 0`);
+  /** How long statements ran that hold `text`, since `countAnew`; null where there were none, or Postgres does not count. */
+  async timed(url: string, text: string): Promise<Timed | null> {
+    const timed = await this.#counted<Timed | { readonly meanMs: null }>(url, `sum(total_exec_time) / sum(calls) AS "meanMs", max(max_exec_time) AS "longestMs"`, `position('${text}' IN query) > 0`);
+    return timed !== null && timed.meanMs !== null ? timed : null;
   }
 
   async version(): Promise<string> {

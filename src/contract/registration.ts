@@ -71,9 +71,11 @@ export interface ActivityCount {
 
 /** A handler that has begun. */
 export interface BegunRun {
-  /** What it has returned: a result, or the promise of one. */
+  /** What it has returned. */
   readonly result: unknown;
-  /** Must be called once, when the result has settled. Does not throw. */
+  /** The same where it is a promise, else null. */
+  readonly pending: PromiseLike<unknown> | null;
+  /** Must be called once, when the result is there. Does not throw. */
   end(): void;
 }
 

@@ -28,10 +28,9 @@ export class HostDispatcher implements Dispatcher {
 
   run(target: Target, args: unknown, scope: Scope): unknown {
     const run = this.begin(target, args, scope);
-    const { result } = run;
-    if (isThenable(result)) return endAfter(result, () => run.end());
+    if (run.pending !== null) return endAfter(run.pending, () => run.end());
     run.end();
-    return result;
+    return run.result;
   }
 
   begin(target: Target, args: unknown, scope: Scope): BegunRun {
@@ -39,7 +38,7 @@ export class HostDispatcher implements Dispatcher {
     const ctx = new Context(this.#services, scope, target.name);
     const run = new HandlerRun(target, ctx, this.inFlight);
     try {
-      run.result = runChecked(target.handler, target.validate, ctx, args);
+      run.returned(runChecked(target.handler, target.validate, ctx, args));
     } catch (error) {
       run.end();
       throw error;
@@ -67,6 +66,7 @@ export class HostDispatcher implements Dispatcher {
 
 class HandlerRun extends Run implements BegunRun {
   result: unknown;
+  pending: PromiseLike<unknown> | null = null;
   readonly #ctx: HostContext;
   readonly #inFlight: InFlight;
   readonly #activity: ActivityCount | undefined;
@@ -78,6 +78,11 @@ class HandlerRun extends Run implements BegunRun {
     this.#activity = target.activity;
     inFlight.add(this);
     this.#activity?.begin();
+  }
+
+  returned(result: unknown): void {
+    this.result = result;
+    if (isThenable(result)) this.pending = result;
   }
 
   end(): void {

@@ -1,6 +1,5 @@
 import { Deadline } from "../pipeline/deadline.js";
 import { settleWithin } from "../pipeline/bounded-run.js";
-import { isThenable } from "../pipeline/thenable.js";
 import type { Cancellation } from "../pipeline/cancellation.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
 import type { BegunRun, DeadlineView, Dispatcher, Scope } from "../contract/registration.js";
@@ -28,12 +27,13 @@ export function runLocal(parts: LocalRunParts, action: LocalAction, args: unknow
     cancellation.dispose();
     return Promise.reject(error);
   }
-  const { result } = run;
-  if (isThenable(result)) return settleWithin(result, { wheel: parts.wheel, deadline: within, cancellation, action: action.name, nodeId: parts.nodeId }, run);
+  if (run.pending !== null) {
+    return settleWithin(run.pending, { wheel: parts.wheel, deadline: within, cancellation, action: action.name, nodeId: parts.nodeId }, () => run.end());
+  }
   // What has ended already needs no limits.
   run.end();
   cancellation.dispose();
-  return Promise.resolve(result);
+  return Promise.resolve(run.result);
 }
 
 function shorter(deadline: DeadlineView, timeoutMs: number): DeadlineView {

@@ -1,5 +1,5 @@
 import { MeshCancelledError, MeshTimeoutError } from "../errors.js";
-import type { BegunRun, DeadlineView } from "../contract/registration.js";
+import type { DeadlineView } from "../contract/registration.js";
 import type { Cancellation } from "./cancellation.js";
 import type { TimerWheel } from "./timer-wheel.js";
 
@@ -15,9 +15,9 @@ export interface RunLimits {
 
 /**
  * Settles as `work` does, or rejects at the deadline or on cancellation, whichever is first. What comes later is dropped.
- * `run` ends when `work` has settled.
+ * `onEnd` is called when `work` has settled.
  */
-export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits, run?: BegunRun): Promise<unknown> {
+export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits, onEnd?: () => void): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const { cancellation } = limits;
     const entry = limits.wheel.addAt(limits.deadline.at, () => {
@@ -33,7 +33,7 @@ export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits, run?
       entry.cancel();
       unlink();
       cancellation.dispose();
-      run?.end();
+      onEnd?.();
     };
     Promise.resolve(work).then(
       (result) => {

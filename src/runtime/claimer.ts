@@ -11,7 +11,7 @@ import type { JobSlots } from "./job-slots.js";
 import { Lane } from "./lane.js";
 import type { LaneSet } from "./lane-set.js";
 import type { Leases } from "./leases.js";
-import type { Claim, ClaimedJob, JobQueue, LaneQuota } from "./queue.js";
+import type { ClaimedJob, JobQueue, LaneQuota } from "./queue.js";
 import { SearchStarts } from "./search-starts.js";
 import type { Settlements } from "./settlements.js";
 
@@ -34,7 +34,7 @@ export class Claimer {
   /** Lanes that may have jobs: woken, or not emptied by the last claim. The one claimed longest ago comes first. */
   readonly #ready = new Set<string>();
   readonly #deference = new Deference((lanes) => this.wake(lanes));
-  readonly #starts = new SearchStarts((lane) => this.wake([lane]));
+  readonly #starts: SearchStarts;
   readonly #closing = new AbortController();
   #open = false;
   /** The claim that failed last: its answer may have been lost after it was done. */
@@ -43,6 +43,7 @@ export class Claimer {
 
   constructor(options: ClaimerOptions) {
     this.#options = options;
+    this.#starts = new SearchStarts((lane) => options.lanes.get(lane)?.search, (lane) => this.wake([lane]));
   }
 
   start(): void {
@@ -113,23 +114,9 @@ export class Claimer {
     this.#doubtful = token;
     const claim = await answered(queue.claim(wanted, token, leases.takeEnded()), leaseMs);
     this.#doubtful = undefined;
-    this.#learn(wanted, claim);
+    for (const lane of this.#starts.searched(wanted, claim)) this.#ready.add(lane);
     this.#take(claim.jobs, token, sentAt);
     return claim.jobs;
-  }
-
-  #learn(wanted: readonly LaneQuota[], { jobs, searchMs }: Claim): void {
-    const counts = new Map<string, number>();
-    const last = new Map<string, string>();
-    for (const { lane, id } of jobs) {
-      counts.set(lane, (counts.get(lane) ?? 0) + 1);
-      last.set(lane, id);
-    }
-    for (const want of wanted) {
-      const emptied = counts.get(want.lane) !== want.quota;
-      if (!emptied) this.#ready.add(want.lane);
-      this.#starts.searched(want, { tookMs: searchMs, last: last.get(want.lane), emptied });
-    }
   }
 
   #take(claimed: readonly ClaimedJob[], token: string, sentAt: number): void {

@@ -1,5 +1,6 @@
 import type { Consumer } from "./consumers.js";
 import type { HeldJob } from "./held-job.js";
+import { LaneSearch } from "./lane-search.js";
 
 export const SOLO_PREFIX = "s:";
 /** Work that a lane may hold ahead of its free slots, in ms of its own pace, so that others get what this node cannot do soon. */
@@ -25,6 +26,7 @@ export class Lane {
   readonly solo: boolean;
   /** Claimed, not started. Oldest first. */
   readonly buffer: HeldJob[] = [];
+  readonly search = new LaneSearch();
   running = 0;
   #consumers: readonly Consumer[] = [];
   #capacity = 0;

@@ -1,6 +1,7 @@
 import type { QueryOptions, Statement, Storage } from "../contract/storage.js";
 import { sqlState } from "../storage/connection-errors.js";
 import { endedClaimsSql, NOT_HELD } from "../storage/functions.js";
+import { compareIds } from "./lane-search.js";
 
 /** How many jobs of one lane a claim may take. */
 export interface LaneQuota {
@@ -15,6 +16,8 @@ export interface Claim {
   readonly jobs: ClaimedJob[];
   /** What it took to find them, in ms, by the clock of the database. */
   readonly searchMs: number;
+  /** Id that was given last to any job; "0" where there was none. */
+  readonly newest: string;
 }
 
 /**
@@ -58,6 +61,12 @@ export interface ReleasedJob extends JobRef {
 
 /** What holds, ends and gives up leases must not wait for the transactions of the very jobs that it is about. */
 export const RESERVED: QueryOptions = { reserved: true, answerTimeoutMs: 10_000 };
+
+type SearchRow = Omit<Claim, "jobs"> & Pick<ClaimedJob, "claimedAtMs">;
+type JobRow = Omit<ClaimedJob, "token" | "claimedAtMs">;
+
+/** Least of what a job's id may be, also of one that was written by hand. */
+const BEGINNING = "-9223372036854775808";
 const MOVED_COLUMNS = "id, lane, queue, grp, event, payload, headers, attempt, created_at";
 
 /**
@@ -96,14 +105,14 @@ export class JobQueue {
    * more.
    */
   async claim(quotas: readonly LaneQuota[], token: string, ended: readonly string[] = []): Promise<Claim> {
-    const [search, ...rows] = await this.#storage.query<ClaimedJob & Claim>(
+    const [search, ...rows] = await this.#storage.query<SearchRow | JobRow>(
       `SELECT * FROM ${this.#functions.claim}($1, $2, $3, $4, $5, $6, $7)`,
-      [quotas.map(({ lane }) => lane), quotas.map(({ quota }) => quota), quotas.map(({ from = "0" }) => from), token, this.#nodeId, this.#leaseMs, ended],
+      [quotas.map(({ lane }) => lane), quotas.map(({ quota }) => quota), quotas.map(({ from = BEGINNING }) => from), token, this.#nodeId, this.#leaseMs, ended],
     );
-    const { searchMs, claimedAtMs } = search!;
-    const jobs = rows.map((row) => ({ ...row, token, claimedAtMs }));
+    const { claimedAtMs, searchMs, newest } = search as SearchRow;
+    const jobs = (rows as JobRow[]).map((row) => ({ ...row, token, claimedAtMs }));
     // What is read by an array has no order.
-    return { jobs: jobs.sort((a, b) => compareIds(a.id, b.id)), searchMs };
+    return { jobs: jobs.sort((a, b) => compareIds(a.id, b.id)), searchMs, newest };
   }
 
   /** Gives back all that a claim took whose answer was lost. */
@@ -209,10 +218,6 @@ export function isNotHeld(error: unknown): boolean {
   return sqlState(error) === NOT_HELD;
 }
 
-/** Below 0 where `a` is the smaller. Ids are 64-bit integers without leading zeros: the shorter is the smaller. */
-export function compareIds(a: string, b: string): number {
-  return a.length - b.length || (a < b ? -1 : Number(a > b));
-}
 
 /** Parameters that name jobs: ids, fences, tokens. */
 export function refArrays(jobs: readonly JobRef[]): [string[], number[], string[]] {

@@ -1,99 +1,68 @@
-import { now } from "../pipeline/deadline.js";
-import { compareIds, type LaneQuota } from "./queue.js";
+import type { LaneSearch } from "./lane-search.js";
+import type { Claim, LaneQuota } from "./queue.js";
 
-/** A search of a lane from its beginning that takes so long is not made with each claim. */
-const SLOW_MS = 3;
-/** So many in a row must have been slow, of which the fastest counts: one may have waited for a processor. */
-const TELLING_SEARCHES = 3;
-/** From one such search to the next, in times of what it took: a fiftieth of the time goes into them, and so few jobs wait for one. */
-const PAUSE = { factor: 50, longestMs: 5_000 };
-/** Jobs become visible in another order than that of their ids, but mostly within this time. */
-const LAG_MS = 500;
+/** What it takes to lock a job that was found, in ms at most: not what is meant by a slow search. */
+const LOCK_MS = 0.01;
 
-interface Passed {
-  /** Id to search from. */
-  from: string;
-  /** Latest id that had been claimed at `since`, from which to search `LAG_MS` later. */
-  next: string;
-  since: number;
-  /** What the last searches from the beginning took, in ms. */
-  tookMs: readonly number[];
-  wholeAgainAt: number;
-  timer: NodeJS.Timeout | undefined;
-}
-
-export interface Search {
-  readonly tookMs: number;
-  /** Latest id that it found. */
-  readonly last: string | undefined;
-  /** Found fewer than it wanted. */
-  readonly emptied: boolean;
-}
-
-/**
- * Where in its lane a claim begins to search. While some transaction of the database stays open, what is left of the jobs
- * claimed since cannot be removed, and a search from the beginning passes all of it. Where that is slow, most claims
- * begin at what was claimed a moment ago; what lies before, such as a retry, or a job whose transaction was long in
- * committing, is found when the next one begins at the beginning.
- */
+/** Where each claim begins to search the lanes that it is of. */
 export class SearchStarts {
+  readonly #searchOf: (lane: string) => LaneSearch | undefined;
   readonly #onDue: (lane: string) => void;
-  readonly #lanes = new Map<string, Passed>();
+  readonly #timers = new Map<string, NodeJS.Timeout>();
   #closed = false;
 
   /** `onDue` gets a lane that may have jobs before where it was searched from last. */
-  constructor(onDue: (lane: string) => void) {
+  constructor(searchOf: (lane: string) => LaneSearch | undefined, onDue: (lane: string) => void) {
+    this.#searchOf = searchOf;
     this.#onDue = onDue;
   }
 
-  /** The same quotas, with where to search from unless that is the beginning. */
+  /** The same quotas, with where to search from unless that is the beginning. Of lanes that were slow, one at a time: only so can be told which of them is. */
   of(quotas: readonly LaneQuota[]): readonly LaneQuota[] {
+    let hasSlow = false;
     return quotas.map((want) => {
-      const passed = this.#lanes.get(want.lane);
-      return passed === undefined || now() >= passed.wholeAgainAt ? want : { ...want, from: passed.from };
+      const search = this.#searchOf(want.lane);
+      if (search === undefined) return want;
+      if (search.pauseMs > 0 || (search.wasSlow && hasSlow)) return { ...want, from: search.start };
+      hasSlow ||= search.wasSlow;
+      return want;
     });
   }
 
-  searched({ lane, from }: LaneQuota, { tookMs, last, emptied }: Search): void {
-    const at = now();
-    const passed = this.#passed(lane, at);
-    if (last !== undefined) advance(passed, last, at);
-    if (from === undefined) learn(passed, tookMs, at);
-    else if (emptied) this.#comeBack(lane, passed, at);
+  /** `wanted`: as `of` gave them. Returns the lanes that may have more. */
+  searched(wanted: readonly LaneQuota[], { jobs, searchMs, newest }: Claim): string[] {
+    this.#learn(wanted, searchMs - jobs.length * LOCK_MS);
+    const counts = new Map<string, number>();
+    const last = new Map<string, string>();
+    for (const { lane, id } of jobs) {
+      counts.set(lane, (counts.get(lane) ?? 0) + 1);
+      last.set(lane, id);
+    }
+    const filled = (want: LaneQuota): boolean => counts.get(want.lane) === want.quota;
+    for (const want of wanted) {
+      this.#searchOf(want.lane)?.reached(filled(want) ? last.get(want.lane)! : newest);
+      if (want.from !== undefined && !filled(want)) this.#comeBack(want.lane);
+    }
+    return wanted.filter(filled).map(({ lane }) => lane);
   }
 
   close(): void {
     this.#closed = true;
-    for (const { timer } of this.#lanes.values()) clearTimeout(timer);
+    for (const timer of this.#timers.values()) clearTimeout(timer);
   }
 
-  #passed(lane: string, at: number): Passed {
-    const known = this.#lanes.get(lane);
-    if (known !== undefined) return known;
-    const passed = { from: "0", next: "0", since: at - LAG_MS, tookMs: [], wholeAgainAt: 0, timer: undefined };
-    this.#lanes.set(lane, passed);
-    return passed;
+  #learn(wanted: readonly LaneQuota[], tookMs: number): void {
+    const whole = wanted.filter(({ from }) => from === undefined).map(({ lane }) => this.#searchOf(lane));
+    const slow = whole.filter((search) => search?.wasSlow === true);
+    for (const search of slow.length > 0 ? slow : whole) search?.learn(tookMs);
   }
 
-  #comeBack(lane: string, passed: Passed, at: number): void {
-    if (this.#closed || passed.timer !== undefined) return;
+  #comeBack(lane: string): void {
+    if (this.#closed || this.#timers.has(lane)) return;
     const over = (): void => {
-      passed.timer = undefined;
+      this.#timers.delete(lane);
       this.#onDue(lane);
     };
-    passed.timer = setTimeout(over, Math.max(1, Math.ceil(passed.wholeAgainAt - at)));
+    this.#timers.set(lane, setTimeout(over, Math.ceil(this.#searchOf(lane)?.pauseMs ?? 0)));
   }
-}
-
-function learn(passed: Passed, tookMs: number, at: number): void {
-  passed.tookMs = [...passed.tookMs.slice(1 - TELLING_SEARCHES), tookMs];
-  const fastestMs = passed.tookMs.length < TELLING_SEARCHES ? 0 : Math.min(...passed.tookMs);
-  passed.wholeAgainAt = fastestMs > SLOW_MS ? at + Math.min(fastestMs * PAUSE.factor, PAUSE.longestMs) : 0;
-}
-
-function advance(passed: Passed, last: string, at: number): void {
-  if (at - passed.since < LAG_MS || compareIds(last, passed.next) <= 0) return;
-  passed.from = passed.next;
-  passed.next = last;
-  passed.since = at;
 }

@@ -25,7 +25,7 @@ export function functions(name: Name): readonly string[] {
  * began last to serve: the others may be those of nodes that are gone.
  */
 function writeFunction(name: Name): string {
-  const nextId = `nextval('${name("_chimpbase_mesh_job_id").replaceAll("'", "''")}'::regclass)`;
+  const nextId = `nextval(${jobIds(name)})`;
   return `CREATE FUNCTION ${name("_chimpbase_mesh_write")}(
     emitter TEXT, log_names TEXT[], log_row TEXT, ungrouped TEXT[], event_names TEXT[], event_payloads TEXT[], event_headers TEXT[],
     job_lanes TEXT[], job_queues TEXT[], job_payloads TEXT[], job_headers TEXT[], job_delays FLOAT8[], OUT targets JSON, OUT job_ids JSON)
@@ -77,7 +77,7 @@ function writeFunction(name: Name): string {
  * Oldest ready jobs of each lane, from an id on: their rows in `ready` go, and one row says who holds them all. The picked rows are
  * found again through arrays: a join would be planned on the guess that LIMIT takes a tenth of the table, and a plain IN may run
  * its subquery again and lock more. The commit does not wait for the disk: a claim lost in a crash of Postgres only returns its jobs.
- * The first row is no job, and tells when they were found and how long that took.
+ * The first row is no job: it tells when they were found, how long that took, and which id was the newest then.
  */
 function claimFunction(name: Name): string {
   const jobs = name("_chimpbase_mesh_jobs");
@@ -86,7 +86,7 @@ function claimFunction(name: Name): string {
   return `CREATE FUNCTION ${name("_chimpbase_mesh_claim")}(
     claim_lanes TEXT[], claim_quotas INT[], claim_starts BIGINT[], claim_token UUID, claim_holder TEXT, lease_ms FLOAT8, ended_tokens UUID[])
   RETURNS TABLE (id BIGINT, fence INT, lane TEXT, queue TEXT, "group" TEXT, event TEXT, payload TEXT, headers TEXT, attempt INT, history TEXT,
-    "createdAtMs" FLOAT8, "claimedAtMs" FLOAT8, "searchMs" FLOAT8)
+    "createdAtMs" FLOAT8, "claimedAtMs" FLOAT8, "searchMs" FLOAT8, newest BIGINT)
   LANGUAGE plpgsql ${BY_INDEX} AS ${quoted(`
   #variable_conflict use_column
   BEGIN
@@ -102,9 +102,10 @@ function claimFunction(name: Name): string {
       SELECT claim_token, claim_holder, clock_timestamp() + lease_ms * interval '1 millisecond', array_agg(id), array_agg(fence)
       FROM picked HAVING count(*) > 0
     ), ended AS (${endedClaimsSql(claims, jobs, "token = ANY (ended_tokens)")})
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ${msSql("clock_timestamp()")}, ${msSql("clock_timestamp() - statement_timestamp()")}
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ${msSql("clock_timestamp()")}, ${msSql("clock_timestamp() - statement_timestamp()")},
+      coalesce(pg_sequence_last_value(${jobIds(name)}), 0)
     FROM (SELECT count(*) FROM picked) AS search
-    UNION ALL SELECT id, fence, lane, queue, grp, event, payload, headers, attempt + 1, history, floor(${msSql("created_at")}), NULL, NULL
+    UNION ALL SELECT id, fence, lane, queue, grp, event, payload, headers, attempt + 1, history, floor(${msSql("created_at")}), NULL, NULL, NULL
     FROM ${jobs} WHERE id = ANY (ARRAY(SELECT id FROM picked));
   END`)}`;
 }
@@ -139,6 +140,10 @@ function beginJobFunction(name: Name): string {
     END IF;
     PERFORM set_config('idle_in_transaction_session_timeout', idle_limit_ms::text, true);
   END`)}`;
+}
+
+function jobIds(name: Name): string {
+  return `'${name("_chimpbase_mesh_job_id").replaceAll("'", "''")}'::regclass`;
 }
 
 /** Not between dollar signs, which the name of a schema may contain. */

@@ -29,7 +29,8 @@ export class TestDispatcher implements Dispatcher {
   }
 
   begin(target: Target, args: unknown, scope: Scope): BegunRun {
-    return { result: this.run(target, args, scope), end: () => undefined };
+    const result = this.dispatch(target, args, scope);
+    return { result, pending: result, end: () => undefined };
   }
 
   /** As the host's dispatcher does: what starts afterwards is not cancelled. */

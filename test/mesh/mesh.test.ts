@@ -223,6 +223,15 @@ test("a call whose arguments are still being validated is under way too", async 
   assert.deepEqual(seen, ["done", "stopped"]);
 });
 
+test("a result that throws when it is looked at fails its call, and is over", async () => {
+  await using mesh = await MeshFixture.open();
+  const odd = service({ name: "odd", version: 1, actions: { one: () => { const { proxy, revoke } = Proxy.revocable({}, {}); revoke(); return proxy; } } });
+  const host = await mesh.started([odd]);
+  await assert.rejects(host.mesh.call("v1.odd.one"), TypeError);
+  assert.equal(await host.mesh.call("v1.odd.one", undefined, { fallback: () => "instead" }), "instead");
+  await host.mesh.unregister("v1.odd");
+});
+
 test("events of a service registered while running arrive, and stop arriving when it is taken off", async () => {
   await using mesh = await MeshFixture.open();
   const [seen, all]: [string[], string[]] = [[], []];

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { ScopedContext, BalancedRegistration, Dispatcher, Scope, WorkerOptions, WorkerRegistration } from "#mesh/contract/registration.js";
 import type { Storage } from "#mesh/contract/storage.js";
 import { createLogger, type Logger } from "#mesh/logger.js";
+import { isThenable } from "#mesh/pipeline/thenable.js";
 import { Cancellation } from "#mesh/pipeline/cancellation.js";
 import { encodeJobHeaders } from "#mesh/runtime/job-headers.js";
 import { groupLane, queueLane } from "#mesh/storage/lanes.js";
@@ -155,7 +156,10 @@ export function fakeDispatcher(storage: Storage, root: Cancellation): Dispatcher
   const run: Dispatcher["run"] = (target, args, scope) => target.handler(context(scope), target.validate === undefined ? args : target.validate(args));
   return {
     run,
-    begin: (target, args, scope) => ({ result: run(target, args, scope), end: () => undefined }),
+    begin: (target, args, scope) => {
+      const result = run(target, args, scope);
+      return { result, pending: isThenable(result) ? result : null, end: () => undefined };
+    },
     dispatch: async (target, args, scope) => run(target, args, scope),
     rootScope: (overrides = {}) => ({
       requestId: randomUUID(), meta: {}, caller: null, level: 1, chain: null, deadline: null, cancellation: root, ...overrides,
