@@ -14,8 +14,8 @@ export interface LaneQuota {
 export interface Claim {
   /** By id. */
   readonly jobs: ClaimedJob[];
-  /** What it took to find them, in ms, by the clock of the database. */
-  readonly searchMs: number;
+  /** What that took, in ms, by the clock of the database. */
+  readonly tookMs: number;
   /** Id that was given last to any job; "0" where there was none. */
   readonly newest: string;
 }
@@ -62,7 +62,7 @@ export interface ReleasedJob extends JobRef {
 /** What holds, ends and gives up leases must not wait for the transactions of the very jobs that it is about. */
 export const RESERVED: QueryOptions = { reserved: true, answerTimeoutMs: 10_000 };
 
-type SearchRow = Omit<Claim, "jobs"> & Pick<ClaimedJob, "claimedAtMs">;
+type LastRow = Omit<Claim, "jobs"> & Pick<ClaimedJob, "claimedAtMs">;
 type JobRow = Omit<ClaimedJob, "token" | "claimedAtMs">;
 
 /** Least of what a job's id may be, also of one that was written by hand. */
@@ -105,14 +105,14 @@ export class JobQueue {
    * more.
    */
   async claim(quotas: readonly LaneQuota[], token: string, ended: readonly string[] = []): Promise<Claim> {
-    const [search, ...rows] = await this.#storage.query<SearchRow | JobRow>(
+    const rows = await this.#storage.query<JobRow | LastRow>(
       `SELECT * FROM ${this.#functions.claim}($1, $2, $3, $4, $5, $6, $7)`,
       [quotas.map(({ lane }) => lane), quotas.map(({ quota }) => quota), quotas.map(({ from = BEGINNING }) => from), token, this.#nodeId, this.#leaseMs, ended],
     );
-    const { claimedAtMs, searchMs, newest } = search as SearchRow;
+    const { claimedAtMs, tookMs, newest } = rows.pop() as LastRow;
     const jobs = (rows as JobRow[]).map((row) => ({ ...row, token, claimedAtMs }));
     // What is read by an array has no order.
-    return { jobs: jobs.sort((a, b) => compareIds(a.id, b.id)), searchMs, newest };
+    return { jobs: jobs.sort((a, b) => compareIds(a.id, b.id)), tookMs, newest };
   }
 
   /** Gives back all that a claim took whose answer was lost. */

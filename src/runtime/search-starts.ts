@@ -1,8 +1,8 @@
 import type { LaneSearch } from "./lane-search.js";
 import type { Claim, LaneQuota } from "./queue.js";
 
-/** What it takes to lock a job that was found, in ms at most: not what is meant by a slow search. */
-const LOCK_MS = 0.01;
+/** What it takes to claim a job that was found, in ms at most: the rest is the search. */
+const CLAIM_MS = 0.02;
 
 /** Where each claim begins to search the lanes that it is of. */
 export class SearchStarts {
@@ -30,8 +30,8 @@ export class SearchStarts {
   }
 
   /** `wanted`: as `of` gave them. Returns the lanes that may have more. */
-  searched(wanted: readonly LaneQuota[], { jobs, searchMs, newest }: Claim): string[] {
-    this.#learn(wanted, searchMs - jobs.length * LOCK_MS);
+  searched(wanted: readonly LaneQuota[], { jobs, tookMs, newest }: Claim): string[] {
+    this.#learn(wanted, tookMs - jobs.length * CLAIM_MS);
     const counts = new Map<string, number>();
     const last = new Map<string, string>();
     for (const { lane, id } of jobs) {

@@ -77,7 +77,7 @@ function writeFunction(name: Name): string {
  * Oldest ready jobs of each lane, from an id on: their rows in `ready` go, and one row says who holds them all. The picked rows are
  * found again through arrays: a join would be planned on the guess that LIMIT takes a tenth of the table, and a plain IN may run
  * its subquery again and lock more. The commit does not wait for the disk: a claim lost in a crash of Postgres only returns its jobs.
- * The first row is no job: it tells when they were found, how long that took, and which id was the newest then.
+ * The last row is no job: it tells when they were claimed, how long that took, and which id was the newest then.
  */
 function claimFunction(name: Name): string {
   const jobs = name("_chimpbase_mesh_jobs");
@@ -86,7 +86,7 @@ function claimFunction(name: Name): string {
   return `CREATE FUNCTION ${name("_chimpbase_mesh_claim")}(
     claim_lanes TEXT[], claim_quotas INT[], claim_starts BIGINT[], claim_token UUID, claim_holder TEXT, lease_ms FLOAT8, ended_tokens UUID[])
   RETURNS TABLE (id BIGINT, fence INT, lane TEXT, queue TEXT, "group" TEXT, event TEXT, payload TEXT, headers TEXT, attempt INT, history TEXT,
-    "createdAtMs" FLOAT8, "claimedAtMs" FLOAT8, "searchMs" FLOAT8, newest BIGINT)
+    "createdAtMs" FLOAT8, "claimedAtMs" FLOAT8, "tookMs" FLOAT8, newest BIGINT)
   LANGUAGE plpgsql ${BY_INDEX} AS ${quoted(`
   #variable_conflict use_column
   BEGIN
@@ -102,11 +102,12 @@ function claimFunction(name: Name): string {
       SELECT claim_token, claim_holder, clock_timestamp() + lease_ms * interval '1 millisecond', array_agg(id), array_agg(fence)
       FROM picked HAVING count(*) > 0
     ), ended AS (${endedClaimsSql(claims, jobs, "token = ANY (ended_tokens)")})
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ${msSql("clock_timestamp()")}, ${msSql("clock_timestamp() - statement_timestamp()")},
-      coalesce(pg_sequence_last_value(${jobIds(name)}), 0)
-    FROM (SELECT count(*) FROM picked) AS search
-    UNION ALL SELECT id, fence, lane, queue, grp, event, payload, headers, attempt + 1, history, floor(${msSql("created_at")}), NULL, NULL, NULL
+    SELECT id, fence, lane, queue, grp, event, payload, headers, attempt + 1, history, floor(${msSql("created_at")}), NULL::float8, NULL::float8, NULL::bigint
     FROM ${jobs} WHERE id = ANY (ARRAY(SELECT id FROM picked));
+    "claimedAtMs" := ${msSql("clock_timestamp()")};
+    "tookMs" := ${msSql("clock_timestamp() - statement_timestamp()")};
+    newest := coalesce(pg_sequence_last_value(${jobIds(name)}), 0);
+    RETURN NEXT;
   END`)}`;
 }
 

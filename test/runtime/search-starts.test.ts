@@ -12,7 +12,7 @@ const GONE = 200_000;
 const QUOTA = 10;
 
 interface Found {
-  readonly searchMs?: number | ((from: readonly (string | undefined)[]) => number);
+  readonly tookMs?: number | ((from: readonly (string | undefined)[]) => number);
   readonly ids?: readonly number[];
   readonly newest?: number;
 }
@@ -28,17 +28,16 @@ function starts(t: TestContext, ...lanes: readonly string[]) {
     at += ms;
     t.mock.timers.tick(ms);
   };
-  const claimOf = (keys: readonly string[], { searchMs = 1, ids = [], newest = 0 }: Found = {}): (string | undefined)[] => {
+  const claimOf = (keys: readonly string[], { tookMs = 1, ids = [], newest = 0 }: Found = {}): (string | undefined)[] => {
     const wanted = all.of(keys.map((lane): LaneQuota => ({ lane, quota: QUOTA })));
     const from = wanted.map((want) => want.from);
-    const tookMs = typeof searchMs === "number" ? searchMs : searchMs(from);
-    all.searched(wanted, { jobs: ids.map((id) => ({ lane: keys[0], id: String(id) }) as ClaimedJob), searchMs: tookMs, newest: String(newest) });
+    all.searched(wanted, { jobs: ids.map((id) => ({ lane: keys[0], id: String(id) }) as ClaimedJob), tookMs: typeof tookMs === "number" ? tookMs : tookMs(from), newest: String(newest) });
     return from;
   };
   /** One claim of the first lane, and where it began. */
   const claim = (found?: Found): string | undefined => claimOf([lanes[0]!], found)[0];
-  const slow = (searchMs: number, newest = 0): void => {
-    for (let n = 0; n < 3; n++) claim({ searchMs, newest });
+  const slow = (tookMs: number, newest = 0): void => {
+    for (let n = 0; n < 3; n++) claim({ tookMs, newest });
   };
   return { all, searches, due, pass, claim, claimOf, slow };
 }
@@ -55,7 +54,7 @@ describe("where a claim begins to search its lane", () => {
     const { pass, claim } = starts(t, "a");
     const begun = Array.from({ length: 1_000 }, (_, id) => {
       pass(10);
-      return claim({ searchMs: 20, newest: id + 1 });
+      return claim({ tookMs: 20, newest: id + 1 });
     });
     const whole = begun.filter((from) => from === undefined).length;
     assert.ok(whole >= 11 && whole <= 13, `${whole} of 1000 claims, one each 10 ms, searched for 20 ms`);
@@ -75,17 +74,17 @@ describe("where a claim begins to search its lane", () => {
 
   it("is the beginning as long as not three searches in a row were slow: one that has waited for a processor says nothing", (t) => {
     const { pass, claim } = starts(t, "a");
-    for (let n = 0; n < 100; n++, pass(10)) assert.equal(claim({ searchMs: n % 3 === 0 ? 2 : 80 }), undefined);
-    for (const searchMs of [80, 10, 80]) claim({ searchMs });
+    for (let n = 0; n < 100; n++, pass(10)) assert.equal(claim({ tookMs: n % 3 === 0 ? 2 : 80 }), undefined);
+    for (const tookMs of [80, 10, 80]) claim({ tookMs });
     pass(499);
     assert.equal(claim(), "0");
     pass(1);
     assert.equal(claim(), undefined);
   });
 
-  it("is the beginning also where many jobs were found, whose locks take their time", (t) => {
+  it("is the beginning also where many jobs were found, whose claim takes its time", (t) => {
     const { claim } = starts(t, "a");
-    for (let n = 0; n < 10; n++) assert.equal(claim({ searchMs: 5, ids: Array.from({ length: 500 }, (_, id) => id + 1) }), undefined);
+    for (let n = 0; n < 10; n++) assert.equal(claim({ tookMs: 10, ids: Array.from({ length: 500 }, (_, id) => id + 1) }), undefined);
   });
 
   it("is the beginning again at once where that has become fast, and after five seconds however slow it is", (t) => {
@@ -104,7 +103,7 @@ describe("where a claim begins to search its lane", () => {
     pass(600);
     claim({ newest: 1_000 });
     pass(400);
-    assert.equal(claim({ searchMs: 20, ids: quota(1), newest: 1_001 }), undefined);
+    assert.equal(claim({ tookMs: 20, ids: quota(1), newest: 1_001 }), undefined);
     assert.equal(claim({ ids: quota(11), newest: 1_002 }), "10");
     assert.equal(claim({ ids: [21, 1_002], newest: 1_002 }), "20");
     assert.equal(claim(), "1000");
@@ -130,7 +129,7 @@ describe("where a claim begins to search its lane", () => {
     assert.deepEqual(due, []);
     pass(1);
     assert.deepEqual(due, ["a"]);
-    assert.equal(claim({ searchMs: 20 }), undefined);
+    assert.equal(claim({ tookMs: 20 }), undefined);
     pass(10_000);
     assert.deepEqual(due, ["a"]);
   });
@@ -139,7 +138,7 @@ describe("where a claim begins to search its lane", () => {
     const { pass, claimOf } = starts(t, "a", "b", "c");
     const claim = (): (string | undefined)[] => {
       pass(1);
-      return claimOf(["a", "b", "c"], { searchMs: ([, b]) => (b === undefined ? 40 : 1) });
+      return claimOf(["a", "b", "c"], { tookMs: ([, b]) => (b === undefined ? 40 : 1) });
     };
     for (let n = 0; n < 20; n++) claim();
     const begun = Array.from({ length: 10_000 }, claim);
