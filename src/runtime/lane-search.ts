@@ -4,8 +4,8 @@ import { now } from "../pipeline/deadline.js";
 const SLOW_MS = 3;
 /** So many in a row must have been slow, of which the fastest counts: one may have waited for a processor. */
 const TELLING_SEARCHES = 3;
-/** From one such search to the next, in times of what it took. */
-const PAUSE = { factor: 50, longestMs: 5_000 };
+/** From one such search to the next, in times of what it took: no more than one new job in a hundred waits for one. */
+const PAUSE = { factor: 100, longestMs: 5_000 };
 /** Jobs become visible in another order than that of their ids, but mostly within this time. */
 const LAG_MS = 500;
 

@@ -50,14 +50,14 @@ describe("where a claim begins to search its lane", () => {
     for (let id = 1; id < 20; id++, pass(200)) assert.equal(claim({ ids: [id], newest: id }), undefined);
   });
 
-  it("is the beginning for a fiftieth of the time where that is slow, and else where the end was a moment ago", (t) => {
+  it("is the beginning for a hundredth of the time where that is slow, and else where the end was a moment ago", (t) => {
     const { pass, claim } = starts(t, "a");
     const begun = Array.from({ length: 1_000 }, (_, id) => {
       pass(10);
       return claim({ tookMs: 20, newest: id + 1 });
     });
     const whole = begun.filter((from) => from === undefined).length;
-    assert.ok(whole >= 11 && whole <= 13, `${whole} of 1000 claims, one each 10 ms, searched for 20 ms`);
+    assert.ok(whole >= 6 && whole <= 8, `${whole} of 1000 claims, one each 10 ms, searched for 20 ms`);
     for (const [id, from] of begun.entries()) {
       // Between half a second and a second ago.
       if (from !== undefined && id > 100) assert.ok(id - Number(from) >= 50 && id - Number(from) <= 101, `${from} at ${id}`);
@@ -76,7 +76,7 @@ describe("where a claim begins to search its lane", () => {
     const { pass, claim } = starts(t, "a");
     for (let n = 0; n < 100; n++, pass(10)) assert.equal(claim({ tookMs: n % 3 === 0 ? 2 : 80 }), undefined);
     for (const tookMs of [80, 10, 80]) claim({ tookMs });
-    pass(499);
+    pass(999);
     assert.equal(claim(), "0");
     pass(1);
     assert.equal(claim(), undefined);
@@ -102,7 +102,7 @@ describe("where a claim begins to search its lane", () => {
     slow(20, 1_000);
     pass(600);
     claim({ newest: 1_000 });
-    pass(400);
+    pass(1_400);
     assert.equal(claim({ tookMs: 20, ids: quota(1), newest: 1_001 }), undefined);
     assert.equal(claim({ ids: quota(11), newest: 1_002 }), "10");
     assert.equal(claim({ ids: [21, 1_002], newest: 1_002 }), "20");
@@ -125,7 +125,7 @@ describe("where a claim begins to search its lane", () => {
     claim();
     claim();
     claimOf(["b"]);
-    pass(899);
+    pass(1_899);
     assert.deepEqual(due, []);
     pass(1);
     assert.deepEqual(due, ["a"]);
@@ -143,7 +143,7 @@ describe("where a claim begins to search its lane", () => {
     for (let n = 0; n < 20; n++) claim();
     const begun = Array.from({ length: 10_000 }, claim);
     const whole = [0, 1, 2].map((lane) => begun.filter((from) => from[lane] === undefined).length);
-    assert.deepEqual(whole, [10_000, 5, 10_000]);
+    assert.deepEqual(whole, [10_000, 2, 10_000]);
   });
 
   it("is asked for no more after the end", (t) => {
