@@ -114,7 +114,7 @@ export class Claimer {
     this.#doubtful = token;
     const claim = await answered(queue.claim(wanted, token, leases.takeEnded()), leaseMs);
     this.#doubtful = undefined;
-    for (const lane of this.#starts.searched(wanted, claim)) this.#ready.add(lane);
+    for (const lane of this.#starts.searched(wanted, sentAt, claim)) this.#ready.add(lane);
     this.#take(claim.jobs, token, sentAt);
     return claim.jobs;
   }

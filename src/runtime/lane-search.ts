@@ -4,7 +4,7 @@ import { now } from "../pipeline/deadline.js";
 const SLOW_MS = 3;
 /** So many in a row must have been slow, of which the fastest counts: one may have waited for a processor. */
 const TELLING_SEARCHES = 3;
-/** From one such search to the next, in times of what it took: no more than one new job in a hundred waits for one. */
+/** From one such search to the next, in times of what it took, so that few new jobs wait for one. */
 const PAUSE = { factor: 100, longestMs: 5_000 };
 /** Jobs become visible in another order than that of their ids, but mostly within this time. */
 const LAG_MS = 500;
@@ -13,7 +13,7 @@ const LAG_MS = 500;
  * Where in its lane a claim begins to search. While some transaction of the database stays open, what is left of the jobs
  * claimed since cannot be removed, and a search from the beginning passes all of it. Where that is slow, most claims
  * begin where the end was a moment ago; what has an older id (a retry, a job given back, one whose transaction was long in
- * committing) is found when the next one begins at the beginning, and then all of it at once.
+ * committing) is found when the next one begins at the beginning, and the rest of it by those that follow.
  */
 export class LaneSearch {
   /** Everything before has been searched, at least `LAG_MS` after the newest id in it was given. */
@@ -36,9 +36,14 @@ export class LaneSearch {
     return Math.max(0, this.#wholeAgainAt - now());
   }
 
-  /** The last search from the beginning was slow, though others may have been the reason. */
+  /** It can be searched from elsewhere than the beginning. */
+  get hasStart(): boolean {
+    return this.#from !== "0";
+  }
+
+  /** The last two searches from the beginning were slow, though others may have been the reason. */
   get wasSlow(): boolean {
-    return (this.#tookMs.at(-1) ?? 0) > SLOW_MS;
+    return this.#tookMs.length > 1 && this.#tookMs.slice(-2).every((ms) => ms > SLOW_MS);
   }
 
   /** A search from the beginning took so long. */
@@ -48,10 +53,17 @@ export class LaneSearch {
     this.#wholeAgainAt = fastestMs > SLOW_MS ? now() + Math.min(fastestMs * PAUSE.factor, PAUSE.longestMs) : 0;
   }
 
-  /** A search has taken all that it could see up to the id `end`. */
-  reached(end: string): void {
+  /** A search from `start` took so long. Where that is slow too, it is not the beginning that is. */
+  compare(tookMs: number): void {
+    if (this.#older !== undefined || tookMs < Math.min(...this.#tookMs) / 2) return;
+    this.#tookMs = [];
+    this.#wholeAgainAt = 0;
+  }
+
+  /** A search that was sent at `sentAt`, on the clock of `now()`, has taken all that it could see up to the id `end`. */
+  reached(end: string, sentAt: number): void {
     this.#older = compareIds(end, this.#from) < 0 ? end : undefined;
-    if (this.#older !== undefined || compareIds(end, this.#front) < 0 || now() - this.#since < LAG_MS) return;
+    if (this.#older !== undefined || compareIds(end, this.#front) < 0 || sentAt - this.#since < LAG_MS) return;
     this.#from = this.#front;
     this.#front = end;
     this.#since = now();

@@ -22,15 +22,15 @@ export class SearchStarts {
     let hasSlow = false;
     return quotas.map((want) => {
       const search = this.#searchOf(want.lane);
-      if (search === undefined) return want;
+      if (search?.hasStart !== true) return want;
       if (search.pauseMs > 0 || (search.wasSlow && hasSlow)) return { ...want, from: search.start };
       hasSlow ||= search.wasSlow;
       return want;
     });
   }
 
-  /** `wanted`: as `of` gave them. Returns the lanes that may have more. */
-  searched(wanted: readonly LaneQuota[], { jobs, tookMs, newest }: Claim): string[] {
+  /** A claim of `wanted`, as `of` gave them, was sent at `sentAt` on the clock of `now()`. Returns the lanes that may have more. */
+  searched(wanted: readonly LaneQuota[], sentAt: number, { jobs, tookMs, newest }: Claim): string[] {
     this.#learn(wanted, tookMs - jobs.length * CLAIM_MS);
     const counts = new Map<string, number>();
     const last = new Map<string, string>();
@@ -40,7 +40,7 @@ export class SearchStarts {
     }
     const filled = (want: LaneQuota): boolean => counts.get(want.lane) === want.quota;
     for (const want of wanted) {
-      this.#searchOf(want.lane)?.reached(filled(want) ? last.get(want.lane)! : newest);
+      this.#searchOf(want.lane)?.reached(filled(want) ? last.get(want.lane)! : newest, sentAt);
       if (want.from !== undefined && !filled(want)) this.#comeBack(want.lane);
     }
     return wanted.filter(filled).map(({ lane }) => lane);
@@ -53,8 +53,10 @@ export class SearchStarts {
 
   #learn(wanted: readonly LaneQuota[], tookMs: number): void {
     const whole = wanted.filter(({ from }) => from === undefined).map(({ lane }) => this.#searchOf(lane));
-    const slow = whole.filter((search) => search?.wasSlow === true);
-    for (const search of slow.length > 0 ? slow : whole) search?.learn(tookMs);
+    // What has no start yet may be what takes its time, and cannot be left out to find out.
+    if (whole.some((search) => search?.hasStart !== true)) return;
+    for (const search of whole) search!.learn(tookMs);
+    if (whole.length === 0) for (const { lane } of wanted) this.#searchOf(lane)?.compare(tookMs);
   }
 
   #comeBack(lane: string): void {

@@ -28,20 +28,30 @@ function starts(t: TestContext, ...lanes: readonly string[]) {
     at += ms;
     t.mock.timers.tick(ms);
   };
-  const claimOf = (keys: readonly string[], { tookMs = 1, ids = [], newest = 0 }: Found = {}): (string | undefined)[] => {
+  const claimOf = (keys: readonly string[], { tookMs = 1, ids = [], newest = 1 }: Found = {}): (string | undefined)[] => {
+    const sentAt = at;
     const wanted = all.of(keys.map((lane): LaneQuota => ({ lane, quota: QUOTA })));
     const from = wanted.map((want) => want.from);
-    all.searched(wanted, { jobs: ids.map((id) => ({ lane: keys[0], id: String(id) }) as ClaimedJob), tookMs: typeof tookMs === "number" ? tookMs : tookMs(from), newest: String(newest) });
+    all.searched(wanted, sentAt, { jobs: ids.map((id) => ({ lane: keys[0], id: String(id) }) as ClaimedJob), tookMs: typeof tookMs === "number" ? tookMs : tookMs(from), newest: String(newest) });
     return from;
   };
   /** One claim of the first lane, and where it began. */
   const claim = (found?: Found): string | undefined => claimOf([lanes[0]!], found)[0];
-  const slow = (tookMs: number, newest = 0): void => {
+  /** Lanes whose end is known, as after half a second. */
+  const known = (newest = 1): void => {
+    claimOf(lanes, { newest });
+    pass(500);
+    claimOf(lanes, { newest });
+  };
+  const slow = (tookMs: number, newest = 1): void => {
+    known(newest);
     for (let n = 0; n < 3; n++) claim({ tookMs, newest });
   };
-  return { all, searches, due, pass, claim, claimOf, slow };
+  return { all, searches, due, pass, claim, claimOf, known, slow };
 }
 
+/** What a search takes where only the beginning is slow. */
+const fromBeginning = (ms: number) => ([from]: readonly (string | undefined)[]): number => (from === undefined ? ms : 1);
 const quota = (first: number): number[] => Array.from({ length: QUOTA }, (_, n) => first + n);
 
 describe("where a claim begins to search its lane", () => {
@@ -51,10 +61,11 @@ describe("where a claim begins to search its lane", () => {
   });
 
   it("is the beginning for a hundredth of the time where that is slow, and else where the end was a moment ago", (t) => {
-    const { pass, claim } = starts(t, "a");
+    const { pass, claim, known } = starts(t, "a");
+    known();
     const begun = Array.from({ length: 1_000 }, (_, id) => {
       pass(10);
-      return claim({ tookMs: 20, newest: id + 1 });
+      return claim({ tookMs: fromBeginning(20), newest: id + 1 });
     });
     const whole = begun.filter((from) => from === undefined).length;
     assert.ok(whole >= 6 && whole <= 8, `${whole} of 1000 claims, one each 10 ms, searched for 20 ms`);
@@ -73,11 +84,12 @@ describe("where a claim begins to search its lane", () => {
   });
 
   it("is the beginning as long as not three searches in a row were slow: one that has waited for a processor says nothing", (t) => {
-    const { pass, claim } = starts(t, "a");
+    const { pass, claim, known } = starts(t, "a");
+    known();
     for (let n = 0; n < 100; n++, pass(10)) assert.equal(claim({ tookMs: n % 3 === 0 ? 2 : 80 }), undefined);
     for (const tookMs of [80, 10, 80]) claim({ tookMs });
     pass(999);
-    assert.equal(claim(), "0");
+    assert.equal(claim(), "1");
     pass(1);
     assert.equal(claim(), undefined);
   });
@@ -87,11 +99,23 @@ describe("where a claim begins to search its lane", () => {
     for (let n = 0; n < 10; n++) assert.equal(claim({ tookMs: 10, ids: Array.from({ length: 500 }, (_, id) => id + 1) }), undefined);
   });
 
+  it("is the beginning where the end is as slow to search: then the machine is", (t) => {
+    const { pass, claim, slow } = starts(t, "a");
+    slow(20);
+    assert.equal(claim({ tookMs: 15 }), "1");
+    for (let n = 0; n < 2; n++, pass(10)) assert.equal(claim({ tookMs: 20 }), undefined);
+  });
+
+  it("is the beginning while it is not known where the end was", (t) => {
+    const { pass, claim } = starts(t, "a");
+    for (let n = 0; n < 9; n++, pass(50)) assert.equal(claim({ tookMs: 100 }), undefined);
+  });
+
   it("is the beginning again at once where that has become fast, and after five seconds however slow it is", (t) => {
     const { pass, claim, slow } = starts(t, "a");
     slow(2_000);
     pass(4_999);
-    assert.equal(claim(), "0");
+    assert.equal(claim(), "1");
     pass(1);
     assert.equal(claim(), undefined);
     assert.equal(claim(), undefined);
@@ -111,10 +135,13 @@ describe("where a claim begins to search its lane", () => {
 
   it("does not pass by jobs that it has not searched for, however long it takes", (t) => {
     const { pass, claim, slow } = starts(t, "a");
-    slow(50, 1_000);
-    pass(600);
-    assert.equal(claim({ ids: quota(800), newest: 2_000 }), "0");
-    assert.equal(claim({ newest: 2_000 }), "0");
+    slow(50, 500);
+    claim({ newest: 1_000 });
+    pass(500);
+    claim({ newest: 1_000 });
+    pass(500);
+    assert.equal(claim({ ids: quota(800), newest: 2_000 }), "500");
+    assert.equal(claim({ newest: 2_000 }), "500");
     assert.equal(claim({ newest: 2_000 }), "1000");
   });
 
@@ -135,7 +162,8 @@ describe("where a claim begins to search its lane", () => {
   });
 
   it("is told lane by lane which of several is slow", (t) => {
-    const { pass, claimOf } = starts(t, "a", "b", "c");
+    const { pass, claimOf, known } = starts(t, "a", "b", "c");
+    known();
     const claim = (): (string | undefined)[] => {
       pass(1);
       return claimOf(["a", "b", "c"], { tookMs: ([, b]) => (b === undefined ? 40 : 1) });
@@ -143,7 +171,7 @@ describe("where a claim begins to search its lane", () => {
     for (let n = 0; n < 20; n++) claim();
     const begun = Array.from({ length: 10_000 }, claim);
     const whole = [0, 1, 2].map((lane) => begun.filter((from) => from[lane] === undefined).length);
-    assert.deepEqual(whole, [10_000, 2, 10_000]);
+    assert.ok(whole[0]! > 9_900 && whole[1]! < 10 && whole[2]! > 9_900, String(whole));
   });
 
   it("is asked for no more after the end", (t) => {

@@ -6,8 +6,8 @@ import type { Call, Transition } from "../history.js";
 
 /** From the kill until every caller has seen its connection break, through a proxy, on a machine that is busy. */
 export const NOTICE_MS = 250;
-/** From the kill until what is sent there is not taken any more. */
-const DEAF_MS = 50;
+/** From the kill until what is sent there is not taken any more: the kernel has to clear the process away, for which it takes 30 ms where three others compute on two cores. */
+const DEAF_MS = 150;
 /** After a kill, until nobody asks the node any more. */
 const ROUTED_MS = 1_000;
 /** For how long calls are looked at from then on, and how much longer than their action they may take. */
