@@ -218,7 +218,6 @@ export function isNotHeld(error: unknown): boolean {
   return sqlState(error) === NOT_HELD;
 }
 
-
 /** Parameters that name jobs: ids, fences, tokens. */
 export function refArrays(jobs: readonly JobRef[]): [string[], number[], string[]] {
   return [jobs.map((job) => job.id), jobs.map((job) => job.fence), jobs.map((job) => job.token)];

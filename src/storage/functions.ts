@@ -144,12 +144,12 @@ function beginJobFunction(name: Name): string {
 }
 
 function jobIds(name: Name): string {
-  return `'${name("_chimpbase_mesh_job_id").replaceAll("'", "''")}'::regclass`;
+  return `${quoted(name("_chimpbase_mesh_job_id"))}::regclass`;
 }
 
 /** Not between dollar signs, which the name of a schema may contain. */
-function quoted(body: string): string {
-  return `'${body.replaceAll("'", "''")}'`;
+function quoted(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
 }
 
 export const PAGE_ROWS = 500;
