@@ -13,6 +13,7 @@ import type { Logger } from "../logger.js";
 import type { Peer } from "../contract/mesh-client.js";
 
 const LONGEST_SHOWN = 200;
+/** A peer that has died is dropped so soon that to try it before would be a waste. */
 const SOON_MS = 2_000;
 /** What reading the row of a peer that has expired may take. */
 const DROP_MS = 250;
@@ -40,14 +41,17 @@ export class PeerCache implements NodeDirectory {
   readonly #options: PeerCacheOptions;
   readonly #peers = new Map<string, KnownPeer>();
   readonly #hearing: Hearing;
-  readonly #suspicion = new Suspicion();
-  readonly #index = new ActionIndex(this.#suspicion);
+  readonly #suspicion: Suspicion;
+  readonly #index: ActionIndex;
   #databaseClock = { nowMs: 0, readAt: 0 };
   #list: readonly Peer[] | null = null;
 
   constructor(options: PeerCacheOptions) {
     this.#options = options;
     this.#hearing = new Hearing(options);
+    // Its last heartbeat may be as young as the failure, whatever has been heard of it.
+    this.#suspicion = new Suspicion(options.offlineAfterMs <= SOON_MS ? options.offlineAfterMs + DROP_MS : 0);
+    this.#index = new ActionIndex(this.#suspicion);
   }
 
   candidates(action: string): readonly Candidate[] {
@@ -60,14 +64,7 @@ export class PeerCache implements NodeDirectory {
   }
 
   suspect(nodeId: string): boolean {
-    const peer = this.#peers.get(nodeId);
-    return peer !== undefined && this.#suspicion.mark(nodeId, this.databaseNow(), this.#untilDecided(peer));
-  }
-
-  /** Ms until the next heartbeat has cleared a peer or it has expired, where that is soon: to try it just before would be a waste. */
-  #untilDecided(peer: KnownPeer): number {
-    const ms = this.#expiryOf(peer) - this.databaseNow() + this.#options.heartbeatMs;
-    return ms < SOON_MS ? ms + DROP_MS : 0;
+    return this.#peers.has(nodeId) && this.#suspicion.mark(nodeId, this.databaseNow());
   }
 
   suspects(nodeId: string): boolean {

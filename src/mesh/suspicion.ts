@@ -2,12 +2,14 @@ import { now } from "../pipeline/deadline.js";
 
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 5_000;
+/** A heartbeat that a dead peer had sent may be written so much later, by a clock that is known here a little late. */
+const LAST_BREATH_MS = 100;
 
 interface Suspect {
   /** Monotonic; the pause is over from here on, the strikes are not forgotten. */
   until: number;
   strikes: number;
-  /** Database clock, as well as it is known here: a heartbeat written after this clears the suspicion. */
+  /** Database clock, as well as it is known here. */
   since: number;
 }
 
@@ -16,19 +18,25 @@ interface Suspect {
  * whenever the set of avoided peers may have, so that filtered lists can be kept in between.
  */
 export class Suspicion {
+  readonly #leastMs: number;
   readonly #suspects = new Map<string, Suspect>();
   /** End of the pause that ends first; Infinity while nobody is avoided. */
   #nextEnd = Infinity;
   #epoch = 0;
 
-  /** True for a peer that was not avoided until now. `leastMs`: shortest pause. */
-  mark(nodeId: string, databaseNowMs: number, leastMs = 0): boolean {
+  /** `leastMs`: shortest pause. */
+  constructor(leastMs = 0) {
+    this.#leastMs = leastMs;
+  }
+
+  /** True for a peer that was not avoided until now. */
+  mark(nodeId: string, databaseNowMs: number): boolean {
     this.#settle();
     const suspect = this.#suspects.get(nodeId) ?? { until: 0, strikes: 0, since: 0 };
     const fresh = suspect.until === 0;
     // Calls that were under way together fail together: they are one strike.
     if (fresh) suspect.strikes++;
-    suspect.until = now() + Math.max(leastMs, Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (suspect.strikes - 1)));
+    suspect.until = now() + Math.max(this.#leastMs, Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (suspect.strikes - 1)));
     suspect.since = databaseNowMs;
     this.#suspects.set(nodeId, suspect);
     this.#nextEnd = Math.min(this.#nextEnd, suspect.until);
@@ -39,7 +47,7 @@ export class Suspicion {
   /** The peer's heartbeat was written at `heartbeatMs` of the database's clock. */
   heard(nodeId: string, heartbeatMs: number): void {
     const suspect = this.#suspects.get(nodeId);
-    if (suspect !== undefined && heartbeatMs > suspect.since) this.forget(nodeId);
+    if (suspect !== undefined && heartbeatMs > suspect.since + LAST_BREATH_MS) this.forget(nodeId);
   }
 
   forget(nodeId: string): void {

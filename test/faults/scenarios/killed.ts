@@ -8,6 +8,7 @@ import type { Scenario, Trial } from "../trial.js";
 const CALL_LIMIT_MS = 5_000;
 /** So long that some are under way on every node at any time. */
 const CALL_MS = 200;
+const JOB_MS = 200;
 
 export const killed: Scenario = {
   name: "killed",
@@ -17,11 +18,11 @@ export const killed: Scenario = {
     await cluster.start(3);
     const kills: Kill[] = [];
     for (let round = 0; round < trial.size(1, 5); round++) {
-      await cluster.load({ calls: 100, balanced: 12, jobMs: 200, workMs: CALL_MS, timeoutMs: CALL_LIMIT_MS });
+      await cluster.load({ calls: 100, balanced: 12, jobMs: JOB_MS, workMs: CALL_MS, timeoutMs: CALL_LIMIT_MS });
       await trial.pause(700, 1_400);
       const victim = random.pick(cluster.nodes);
       const survivors = cluster.nodes.filter((node) => node !== victim);
-      await until(() => holdsJob(trial, victim), { message: `${victim.name} holds a job` });
+      await until(() => hasJustClaimed(trial, victim), { message: `${victim.name} has just claimed a job` });
       kills.push({ at: trial.fault(`SIGKILL ${victim.name}`), victim, survivors });
       await victim.kill();
       await trial.pause(LEASE_MS + 200);
@@ -41,7 +42,11 @@ export const killed: Scenario = {
   },
 };
 
-async function holdsJob(trial: Trial, { nodeId }: FaultNode): Promise<boolean> {
-  const jobs = await trial.query("SELECT FROM _chimpbase_mesh_claims WHERE holder = $1 LIMIT 1", [nodeId]);
-  return jobs.length > 0;
+/** So that it still holds the job when it is killed. */
+async function hasJustClaimed(trial: Trial, { nodeId }: FaultNode): Promise<boolean> {
+  const claims = await trial.query(
+    "SELECT FROM job_audit WHERE change = 'claim' AND successor = $1 AND at > clock_timestamp() - $2::float8 * interval '1 ms' LIMIT 1",
+    [nodeId, JOB_MS / 4],
+  );
+  return claims.length > 0;
 }
