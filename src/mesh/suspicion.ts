@@ -25,7 +25,7 @@ export class Suspicion {
   #epoch = 0;
 
   /** `leastMs`: shortest pause. */
-  constructor(leastMs = 0) {
+  constructor(leastMs: number) {
     this.#leastMs = leastMs;
   }
 

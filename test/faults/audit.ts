@@ -36,6 +36,10 @@ export const READ_AUDIT_SQL = `
   SELECT 'transition' AS kind, job::text, change, by, holder, successor, kept, expired, extract(epoch FROM at)::float8 * 1000 AS at
   FROM job_audit ORDER BY at`;
 
+/** A row where node `$1` has claimed a job in the last `$2` ms. */
+export const RECENT_CLAIM_SQL =
+  "SELECT FROM job_audit WHERE change = 'claim' AND successor = $1 AND at > clock_timestamp() - $2::float8 * interval '1 ms' LIMIT 1";
+
 /**
  * Whoever changes a claimed job is its holder, or takes it over after the lease has run out. `names`: of the nodes, by
  * node id.

@@ -27,11 +27,9 @@ describe("the checker of the load that was made", () => {
 describe("the checker of load that was left out", () => {
   const omission = (operations: number, node = "n1"): Entry => ({ kind: "omission", node, operations, at: 0 });
 
-  test("is content with one in a hundred", () => assertFinds(violations([...many(2_000, () => call()), omission(10), omission(10)], checkOmissions)));
-  test("is content with ten of a few", () => assertFinds(violations([...many(100, () => call()), omission(5), omission(5)], checkOmissions)));
+  test("is content with one in a hundred", () => assertFinds(violations([...many(100, () => call()), omission(0.5), omission(0.5)], checkOmissions)));
   test("finds more, of all nodes together", () => {
-    assertFinds(violations([...many(100, () => call()), omission(6), omission(6, "n2")], checkOmissions), /12 operations were left out, beside 100 that were made/);
-    assertFinds(violations([...many(2_000, () => call()), omission(21)], checkOmissions), /21 operations were left out, beside 2000 that were made/);
+    assertFinds(violations([...many(100, () => call()), omission(1), omission(1, "n2")], checkOmissions), /2 operations were left out, beside 100 that were made/);
   });
   test("asks for none of a node that a fault froze", () => {
     const findings = found([...many(100, () => call()), omission(90)]);

@@ -1,3 +1,4 @@
+import { RECENT_CLAIM_SQL } from "../audit.js";
 import { checkCalls, checkEmits, checkExactlyOnce } from "../checks.js";
 import { NOTICE_MS, callsUntilKilled, checkInFlight, checkOrphans, checkRouting, checkTakeover, type Kill } from "../checks/kills.js";
 import { until } from "../../support/wait.js";
@@ -44,9 +45,6 @@ export const killed: Scenario = {
 
 /** So that it still holds the job when it is killed. */
 async function hasJustClaimed(trial: Trial, { nodeId }: FaultNode): Promise<boolean> {
-  const claims = await trial.query(
-    "SELECT FROM job_audit WHERE change = 'claim' AND successor = $1 AND at > clock_timestamp() - $2::float8 * interval '1 ms' LIMIT 1",
-    [nodeId, JOB_MS / 4],
-  );
+  const claims = await trial.query(RECENT_CLAIM_SQL, [nodeId, JOB_MS / 4]);
   return claims.length > 0;
 }

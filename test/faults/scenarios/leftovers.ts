@@ -16,7 +16,7 @@ export const leftovers: Scenario = {
     const { cluster } = trial;
     const nodes = await cluster.start(3);
     await cluster.load({ calls: 100, balanced: 20, broadcasts: 20 });
-    await trial.pause(trial.size(400, 1_000));
+    await trial.pause(trial.size(2_000, 4_000));
     await trial.settle();
     checkCalls(trial, callsOf(trial, nodes), []);
     checkEmits(trial);
