@@ -99,6 +99,11 @@ export interface Storage extends Session {
    * by then, both go to another one, so what a dead one had executed of them is never committed.
    */
   begin(options?: QueryOptions): Promise<OwnedTransaction>;
+  /**
+   * Two statements in one round trip, each a transaction of its own: rows of the first, and the end of the second, which is executed after it
+   * whatever became of it. Both must be handled.
+   */
+  queryThen<T = Row>(first: Statement, next: Statement): readonly [Promise<T[]>, Promise<void>];
   /** Opens the listening connection (`listenUrl`, else `url`). Resolves once LISTEN is in force, rejects if the first try fails. */
   listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener>;
   /** What the pool looks like now. `reachable`: false from a failed connection until the next success. */

@@ -10,7 +10,7 @@ import { decodeRow } from "./event-record.js";
 import { LogReader } from "./log-reader.js";
 import { createOutbox, type RunningOutbox } from "./outbox.js";
 import type { Subscription } from "./subscription.js";
-import { decodeWake, WAKE_CHANNEL } from "./wake.js";
+import { decodeWake, WAKE_CHANNEL, type News } from "./wake.js";
 
 export interface EventBusOptions {
   readonly storage: Storage;
@@ -93,7 +93,10 @@ export class PostgresListenEventBus implements EventBus {
   }
 
   subscribe(pattern: string, handler: (event: IncomingEvent) => unknown, options?: SubscribeOptions): () => void {
-    return this.#deliveries.subscribe(pattern, handler, options);
+    const unsubscribe = this.#deliveries.subscribe(pattern, handler, options);
+    // What nobody here has wanted so far is still unread.
+    this.#reader.look();
+    return unsubscribe;
   }
 
   /** Broadcasts outside any context, for use of the bus on its own. Resolves once the event is committed. */
@@ -142,10 +145,14 @@ export class PostgresListenEventBus implements EventBus {
     const wake = decodeWake(payload);
     if (wake === null) return this.#options.log.debug("a notification that is no wake was ignored", { payload: payload.slice(0, 200) });
     const { nodeId, onJobs, onDelayed } = this.#options;
-    if (wake.events) this.#reader.notified();
+    this.#onNews(wake.events);
     if (wake.nodeId === nodeId) return;
     if (wake.lanes.length > 0) onJobs?.(wake.lanes);
     for (const [lane, delayMs] of wake.delayed) onDelayed?.(lane, delayMs);
+  }
+
+  #onNews(events: News): void {
+    if (events !== "none") this.#reader.notified(events === "any" || this.#deliveries.wants(events));
   }
 
   #onConnected(): void {

@@ -31,6 +31,8 @@ export interface LogReaderOptions<F extends Follower> {
 /** Longest time between looks at the log, in ms, where a NOTIFY should have come, and where none can. */
 const POLL_LIVE_MS = 4_000;
 const POLL_BLIND_MS = 500;
+/** A subscription may get events that nobody here wanted before it as old as this. */
+const LAZY_MS = 250;
 const FIRST_PAUSE_MS = 100;
 const MAX_PAUSE_MS = 2_000;
 const STOP_LIMIT_MS = 5_000;
@@ -49,6 +51,7 @@ export class LogReader<F extends Follower> {
   #deaf = false;
   #failures = 0;
   #timer: NodeJS.Timeout | undefined;
+  #lazy: NodeJS.Timeout | undefined;
   #following: Promise<void> | undefined;
   #stopped = false;
 
@@ -63,10 +66,11 @@ export class LogReader<F extends Follower> {
     this.look();
   }
 
-  /** A NOTIFY says that there is something new. */
-  notified(): void {
+  /** A NOTIFY says that there is something new; of what nobody wants, many are passed over with one look. */
+  notified(wanted: boolean): void {
     this.#deaf = false;
-    this.look();
+    if (wanted) this.look();
+    else this.#lazy ??= setTimeout(() => this.look(), LAZY_MS);
   }
 
   /** There may be something new, or room for it. */
@@ -92,6 +96,7 @@ export class LogReader<F extends Follower> {
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#lazy);
     if (this.#following !== undefined) await within(this.#following, STOP_LIMIT_MS);
   }
 
@@ -118,6 +123,8 @@ export class LogReader<F extends Follower> {
   /** One page for all, then as much as they have room for to those behind. */
   async #round(cursor: LogCursor): Promise<void> {
     this.#announced = false;
+    clearTimeout(this.#lazy);
+    this.#lazy = undefined;
     const take = (row: LogRow): boolean => this.#toAll(cursor, row);
     // What a failure has left over from the round before comes first.
     await cursor.handOver(take);

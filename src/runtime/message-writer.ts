@@ -4,14 +4,16 @@ import { UNEXPECTED_GROUP } from "../storage/functions.js";
 import { queueLane } from "../storage/lanes.js";
 import { encodeRow } from "./event-record.js";
 import { encodeJobHeaders } from "./job-headers.js";
+import type { Notifier } from "./notifier.js";
+import { MAX_NAMES, type News } from "./wake.js";
 import type { Encoded, EncodedEvent, EncodedJob } from "./outgoing.js";
 
 /** What one write did. */
 export interface Written {
   /** For each message in turn: how many balanced groups got the event, or the job's id. */
   readonly results: readonly (number | string)[];
-  /** The broadcast log has grown. */
-  readonly events: boolean;
+  /** By what the broadcast log has grown, as far as nobody has been told. */
+  readonly events: News;
   /** Lanes with jobs that can run now. */
   readonly lanes: readonly string[];
   /** Lanes with delayed jobs: ms until the first of these is due. */
@@ -39,19 +41,19 @@ interface Sorted {
 
 const NO_NAMES: ReadonlySet<string> = new Set();
 const MAX_UNGROUPED = 5_000;
-/** A row of more different events comes to every reader. */
-const MAX_NAMES = 50;
 
 /** Writes events and jobs: all of a batch by one statement, so in one round trip and one commit. */
 export class MessageWriter {
   readonly #storage: Storage;
+  readonly #notifier: Notifier;
   readonly #nodeId: string;
   readonly #sql: string;
   /** Names of events that no group took when they were written last. */
   readonly #ungrouped = new Set<string>();
 
-  constructor(storage: Storage, nodeId: string) {
+  constructor(storage: Storage, notifier: Notifier, nodeId: string) {
     this.#storage = storage;
+    this.#notifier = notifier;
     this.#nodeId = nodeId;
     this.#sql = `SELECT targets, job_ids FROM ${storage.table("_chimpbase_mesh_write")}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`;
   }
@@ -60,7 +62,7 @@ export class MessageWriter {
   async write(messages: readonly Encoded[]): Promise<Written> {
     const sorted = sort(messages, this.#ungrouped);
     try {
-      return await this.#execute(this.#storage, messages, sorted);
+      return (await this.#executeTelling(messages, sorted)) ?? (await this.#execute(this.#storage, messages, sorted));
     } catch (error) {
       if (sqlState(error) !== UNEXPECTED_GROUP) throw error;
       for (const name of sorted.ungrouped) this.#ungrouped.delete(name);
@@ -74,10 +76,25 @@ export class MessageWriter {
   }
 
   async #execute(session: Session, messages: readonly Encoded[], sorted: Sorted): Promise<Written> {
-    const [row] = await session.query<WriteResult>(this.#sql, parameters(this.#nodeId, sorted));
-    const targets = row!.targets ?? [];
+    return this.#written(messages, sorted, await session.query<WriteResult>(this.#sql, parameters(this.#nodeId, sorted)));
+  }
+
+  /** With a NOTIFY for events in the log, where nothing else is written of which it should tell. Null: not done. */
+  async #executeTelling(messages: readonly Encoded[], sorted: Sorted): Promise<Written | null> {
+    if (sorted.logged.length === 0 || sorted.balanced.length + sorted.jobs.length > 0) return null;
+    let writing: Promise<WriteResult[]> | undefined;
+    const told = this.#notifier.accompany(newsOf(sorted.logged), (notice) => {
+      const [written, notified] = this.#storage.queryThen<WriteResult>({ sql: this.#sql, params: parameters(this.#nodeId, sorted) }, notice);
+      writing = written;
+      return notified;
+    });
+    return told ? { ...this.#written(messages, sorted, await writing!), events: "none" } : null;
+  }
+
+  #written(messages: readonly Encoded[], sorted: Sorted, rows: readonly WriteResult[]): Written {
+    const targets = rows[0]!.targets ?? [];
     this.#learn(sorted, targets);
-    return toWritten(messages, sorted, targets, row!.job_ids ?? []);
+    return toWritten(messages, sorted, targets, rows[0]!.job_ids ?? []);
   }
 
   #learn({ balanced }: Sorted, targets: readonly Target[]): void {
@@ -101,15 +118,17 @@ function sort(messages: readonly Encoded[], ungrouped: ReadonlySet<string>): Sor
   return sorted;
 }
 
-/** Null for each part that the batch does not need. */
+/** Null for each part that the batch does not need. A row of more different events than a wake would name comes to every reader. */
 function parameters(nodeId: string, { logged, balanced, ungrouped, jobs }: Sorted): unknown[] {
   const row = logged.length === 0 ? null : encodeRow(logged);
-  return [nodeId, namesOf(logged), row, ungrouped.size === 0 ? null : [...ungrouped], ...eventColumns(balanced, nodeId), ...jobColumns(jobs, nodeId)];
+  const news = newsOf(logged);
+  return [nodeId, typeof news === "string" ? null : news, row, ungrouped.size === 0 ? null : [...ungrouped], ...eventColumns(balanced, nodeId), ...jobColumns(jobs, nodeId)];
 }
 
-function namesOf(events: readonly EncodedEvent[]): readonly string[] | null {
+function newsOf(events: readonly EncodedEvent[]): News {
+  if (events.length === 0) return "none";
   const names = new Set(events.map(({ name }) => name));
-  return names.size > MAX_NAMES ? null : [...names];
+  return names.size > MAX_NAMES ? "any" : [...names];
 }
 
 function eventColumns(events: readonly EncodedEvent[], nodeId: string): unknown[] {
@@ -142,5 +161,5 @@ function toWritten(messages: readonly Encoded[], { logged, jobs }: Sorted, targe
     if (message.kind === "job") return jobIds[nextJob++]!;
     return message.reach === "broadcast" ? 0 : (groups.get(message.name) ?? 0);
   });
-  return { results, events: logged.length > 0, lanes: [...lanes], delayed };
+  return { results, events: newsOf(logged), lanes: [...lanes], delayed };
 }

@@ -1,6 +1,6 @@
 import type { Logger } from "../logger.js";
-import type { Storage } from "../contract/storage.js";
-import { encodeWake, WAKE_CHANNEL, type DelayedLane, type Wake } from "./wake.js";
+import type { Statement, Storage } from "../contract/storage.js";
+import { addNews, encodeWake, WAKE_CHANNEL, type DelayedLane, type News, type Wake } from "./wake.js";
 
 export interface NotifierOptions {
   readonly storage: Storage;
@@ -23,8 +23,9 @@ export class Notifier {
   readonly #options: NotifierOptions;
   readonly #lanes = new Set<string>();
   readonly #delayed = new Map<string, number>();
-  #events = false;
+  #events: News = "none";
   #sending: Promise<void> | undefined;
+  #accompanying: Promise<void> | undefined;
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -33,9 +34,20 @@ export class Notifier {
   }
 
   /** To be called after the commit. Never throws, waits for nothing. */
-  wake(events: boolean, lanes: Iterable<string>, delayed: Iterable<DelayedLane> = []): void {
+  wake(events: News, lanes: Iterable<string>, delayed: Iterable<DelayedLane> = []): void {
     this.#add(events, lanes, delayed);
     this.#send();
+  }
+
+  /**
+   * Has `send` send a NOTIFY along with the commit of the events that it tells of, which spares the round trip between them.
+   * False, and not done, where the last one is still under way.
+   */
+  accompany(events: News, send: (notice: Statement) => Promise<void>): boolean {
+    if (this.#accompanying !== undefined || this.#sending !== undefined) return false;
+    const wake: Wake = { nodeId: this.#options.nodeId, events, lanes: [], delayed: [] };
+    this.#accompanying = this.#ended(wake, send(this.#notice(wake))).then(() => (this.#accompanying = undefined));
+    return true;
   }
 
   /** Sends what is left, once. */
@@ -44,11 +56,12 @@ export class Notifier {
     clearTimeout(this.#retry);
     this.#retry = undefined;
     this.#send();
+    await this.#accompanying;
     while (this.#sending !== undefined) await this.#sending;
   }
 
-  #add(events: boolean, lanes: Iterable<string>, delayed: Iterable<DelayedLane>): void {
-    this.#events ||= events;
+  #add(events: News, lanes: Iterable<string>, delayed: Iterable<DelayedLane>): void {
+    this.#events = addNews(this.#events, events);
     for (const lane of lanes) if (this.#lanes.size < MAX_LANES) this.#lanes.add(lane);
     for (const [lane, delayMs] of delayed) {
       if (this.#delayed.size < MAX_LANES) this.#delayed.set(lane, Math.min(delayMs, this.#delayed.get(lane) ?? Infinity));
@@ -58,37 +71,39 @@ export class Notifier {
   #send(): void {
     if (this.#sending !== undefined || this.#retry !== undefined) return;
     const wake = this.#take();
-    if (!wake.events && wake.lanes.length === 0 && wake.delayed.length === 0) return;
-    this.#sending = this.#notify(wake).then((sent) => {
+    if (wake.events === "none" && wake.lanes.length === 0 && wake.delayed.length === 0) return;
+    const { sql, params } = this.#notice(wake);
+    this.#sending = this.#ended(wake, this.#options.storage.query(sql, params, ANSWER_LIMIT)).then(() => {
       this.#sending = undefined;
-      if (!sent) this.#putBack(wake);
       this.#send();
     });
   }
 
+  #notice(wake: Wake): Statement {
+    return { sql: SQL, params: [this.#options.storage.channel(WAKE_CHANNEL), encodeWake(wake)], ...ANSWER_LIMIT };
+  }
+
+  async #ended(wake: Wake, sent: Promise<unknown>): Promise<void> {
+    try {
+      await sent;
+    } catch (error) {
+      this.#options.log.debug("mesh notify failed", { err: error });
+      this.#putBack(wake);
+    }
+  }
+
   #take(): Wake {
     const wake = { nodeId: this.#options.nodeId, events: this.#events, lanes: [...this.#lanes], delayed: [...this.#delayed] };
-    this.#events = false;
+    this.#events = "none";
     this.#lanes.clear();
     this.#delayed.clear();
     return wake;
   }
 
-  async #notify(wake: Wake): Promise<boolean> {
-    const { storage, log } = this.#options;
-    try {
-      await storage.query(SQL, [storage.channel(WAKE_CHANNEL), encodeWake(wake)], ANSWER_LIMIT);
-      return true;
-    } catch (error) {
-      log.debug("mesh notify failed", { err: error });
-      return false;
-    }
-  }
-
   #putBack(wake: Wake): void {
     if (this.#closed) return;
     this.#add(wake.events, wake.lanes, wake.delayed);
-    this.#retry = setTimeout(() => {
+    this.#retry ??= setTimeout(() => {
       this.#retry = undefined;
       this.#send();
     }, RETRY_MS);

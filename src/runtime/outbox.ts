@@ -59,8 +59,8 @@ class GroupCommitOutbox implements RunningOutbox {
 
   constructor(options: OutboxOptions) {
     this.#options = options;
-    this.#writer = new MessageWriter(options.storage, options.nodeId);
     this.#notifier = new Notifier(options);
+    this.#writer = new MessageWriter(options.storage, this.#notifier, options.nodeId);
   }
 
   emit(event: OutgoingEvent, reach: Reach, tx: Transaction | null = null): Promise<number> {
@@ -72,7 +72,7 @@ class GroupCommitOutbox implements RunningOutbox {
   }
 
   announce(lanes: readonly string[]): void {
-    this.#notifier.wake(false, lanes);
+    this.#notifier.wake("none", lanes);
   }
 
   async close(): Promise<void> {

@@ -1,21 +1,30 @@
 /** What one NOTIFY says: look. Rows in tables are the truth, so a forged or lost one costs a look or a poll, no more. */
 export interface Wake {
   readonly nodeId: string;
-  /** There is something new in the log of broadcast events. */
-  readonly events: boolean;
+  /** What is new in the log of broadcast events. */
+  readonly events: News;
   /** Lanes that have got jobs. */
   readonly lanes: readonly string[];
   /** Lanes that have got jobs which fall due in so many ms. */
   readonly delayed: readonly DelayedLane[];
 }
 
+/** Names of events: nothing, some, or more than can be told. */
+export type News = "none" | readonly string[] | "any";
+
 export type DelayedLane = readonly [lane: string, delayMs: number];
 
 /** Channel of all wakes of a mesh, as an argument of `storage.channel`. */
 export const WAKE_CHANNEL = "mesh";
 
+/** Of as many different events, each is told by its name. */
+export const MAX_NAMES = 50;
+
 /** Postgres refuses payloads of 8000 bytes and more. */
 const MAX_BYTES = 7_900;
+
+/** Of names, as JSON: what a node that wants none of them need not look for. */
+const MAX_NAME_BYTES = 2_000;
 
 interface Page {
   readonly lanes: string[];
@@ -26,9 +35,18 @@ interface Page {
  * As few payloads as hold the wake. A lane too long for a payload of its own is left to polling.
  */
 export function encodeWake({ nodeId, events, lanes, delayed }: Wake): string[] {
-  const pages = paginate([...lanes, ...delayed], MAX_BYTES - Buffer.byteLength(JSON.stringify({ nodeId, events, lanes: [], delayed: [] })));
-  if (events && pages.length === 0) pages.push({ lanes: [], delayed: [] });
-  return pages.map((page, index) => JSON.stringify({ nodeId, events: events && index === 0, ...page }));
+  const news = Buffer.byteLength(JSON.stringify(events)) > MAX_NAME_BYTES ? "any" : events;
+  const pages = paginate([...lanes, ...delayed], MAX_BYTES - Buffer.byteLength(JSON.stringify({ nodeId, events: news, lanes: [], delayed: [] })));
+  if (news !== "none" && pages.length === 0) pages.push({ lanes: [], delayed: [] });
+  return pages.map((page, index) => JSON.stringify({ nodeId, events: index === 0 ? news : "none", ...page }));
+}
+
+/** Both together. */
+export function addNews(a: News, b: News): News {
+  if (a === "any" || b === "none") return a;
+  if (a === "none" || b === "any") return b;
+  const names = [...new Set([...a, ...b])];
+  return names.length > MAX_NAMES ? "any" : names;
 }
 
 function paginate(entries: readonly (string | DelayedLane)[], room: number): Page[] {
@@ -53,11 +71,19 @@ function paginate(entries: readonly (string | DelayedLane)[], room: number): Pag
 export function decodeWake(payload: string): Wake | null {
   try {
     const { nodeId, events, lanes, delayed } = JSON.parse(payload) as Partial<Wake>;
-    if (typeof nodeId !== "string" || typeof events !== "boolean" || !Array.isArray(lanes) || !Array.isArray(delayed)) return null;
-    return lanes.every((lane) => typeof lane === "string") && delayed.every(isDelayed) ? { nodeId, events, lanes, delayed } : null;
+    if (typeof nodeId !== "string" || !isNews(events) || !areStrings(lanes) || !Array.isArray(delayed)) return null;
+    return delayed.every(isDelayed) ? { nodeId, events, lanes, delayed } : null;
   } catch {
     return null;
   }
+}
+
+function isNews(events: unknown): events is News {
+  return events === "none" || events === "any" || areStrings(events);
+}
+
+function areStrings(list: unknown): list is readonly string[] {
+  return Array.isArray(list) && list.every((entry) => typeof entry === "string");
 }
 
 function isDelayed(entry: unknown): boolean {

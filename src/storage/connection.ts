@@ -122,6 +122,31 @@ export class PooledConnection {
     return this.#alone(() => this.#sendAll(statements));
   }
 
+  /** As `Storage.queryThen`. */
+  queryThen(first: Statement, next: Statement): readonly [Promise<SqlResult>, Promise<SqlResult>] {
+    const sent = this.#sendBoth(first, next);
+    const answer = sent.then(([batch]) => this.#answerTo(batch, limitOf(first)));
+    const answerNext = async (): Promise<SqlResult> => this.#answerTo((await sent)[1], limitOf(next));
+    return [answer, answer.then(answerNext, answerNext)];
+  }
+
+  async #sendBoth(first: Statement, next: Statement): Promise<readonly [StatementBatch, StatementBatch]> {
+    const second = new StatementBatch([next], () => undefined);
+    const batch = new StatementBatch([first], () => undefined, second);
+    this.#client.query(batch);
+    this.#client.query(second);
+    return [batch, second];
+  }
+
+  async #answerTo(batch: StatementBatch, limitMs: number): Promise<SqlResult> {
+    const limit = this.#limit(limitMs);
+    const { results, error } = await batch.outcome;
+    clearTimeout(limit);
+    if (error === undefined) return results[0]!;
+    if (error instanceof Error) Error.captureStackTrace(error);
+    throw this.#judge(error, limitMs);
+  }
+
   async #alone<T>(work: () => Promise<T>): Promise<T> {
     if (this.#touching !== undefined) await this.#touching;
     this.#busy = true;

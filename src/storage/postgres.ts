@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import type { Listener, ListenerHandlers, OwnedTransaction, QueryOptions, Row, Storage, Transaction } from "../contract/storage.js";
+import type { Listener, ListenerHandlers, OwnedTransaction, QueryOptions, Row, Statement, Storage, Transaction } from "../contract/storage.js";
 import { MeshConfigurationError } from "../errors.js";
 import type { PooledConnection } from "./connection.js";
 import { sqlState } from "./connection-errors.js";
@@ -60,6 +60,16 @@ class PostgresStorage implements Storage, TransactionHost {
     } finally {
       this.#pool.release(connection);
     }
+  }
+
+  queryThen<T = Row>(first: Statement, next: Statement): readonly [Promise<T[]>, Promise<void>] {
+    const sent = this.acquire(undefined).then((connection) => {
+      const answers = connection.queryThen(first, next);
+      const release = (): void => this.#pool.release(connection);
+      answers[1].then(release, release);
+      return answers;
+    });
+    return [sent.then(async ([answer]) => (await answer).rows as T[]), sent.then(async ([, answer]) => void (await answer))];
   }
 
   async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {

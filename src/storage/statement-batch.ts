@@ -39,21 +39,35 @@ const toWireValue = (pg as unknown as { utils: { prepareValue(value: unknown): u
 export class StatementBatch implements pg.Submittable {
   readonly #statements: readonly { readonly text: string; readonly values: readonly unknown[] }[];
   readonly #onResult: () => void;
+  readonly #next: StatementBatch | null;
+  #sent = false;
   readonly #results: SqlResult[] = [];
   #current = newResult();
   #unreadable: unknown;
   #resolve!: (outcome: BatchOutcome) => void;
   readonly outcome = new Promise<BatchOutcome>((resolve) => (this.#resolve = resolve));
 
-  /** Throws where a value cannot be sent; nothing has been sent then. `onResult`: for each statement, of all but the last at once. */
-  constructor(statements: readonly Statement[], onResult: () => void) {
+  /**
+   * Throws where a value cannot be sent; nothing has been sent then. `onResult`: for each statement, of all but the last at once.
+   * `next` is sent along, and must be the next that the client is given.
+   */
+  constructor(statements: readonly Statement[], onResult: () => void, next: StatementBatch | null = null) {
+    this.#next = next;
     this.#statements = statements.map(({ sql, params }) => ({ text: sql, values: params.map(toWireValue) }));
     this.#onResult = onResult;
   }
 
   submit(connection: pg.Connection): void {
+    if (this.#sent) return;
     const wire = connection as Wire;
     wire.stream.cork();
+    this.#send(wire);
+    if (this.#next !== null) this.#next.#send(wire);
+    wire.stream.uncork();
+  }
+
+  #send(wire: Wire): void {
+    this.#sent = true;
     for (const [index, { text, values }] of this.#statements.entries()) {
       // Else the server keeps the answers to those before until the last one, which may take long, is done.
       if (index > 0 && index === this.#statements.length - 1) wire.flush();
@@ -63,7 +77,6 @@ export class StatementBatch implements pg.Submittable {
       wire.execute({} as pg.ExecuteConfig, true);
     }
     wire.sync();
-    wire.stream.uncork();
   }
 
   handleRowDescription({ fields }: { readonly fields: readonly unknown[] }): void {

@@ -88,6 +88,52 @@ test("a node reads of the log the rows that it has handlers for, by name or by p
   assert.deepEqual(read.map((row) => (JSON.parse(row) as [string, string][]).map(([, name]) => name).join()), ["exact", "some.one", "the.end", "exact"]);
 });
 
+test("a node looks at once for events that it has handlers for, and now and then for others, however many come", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const query = b.storage.query.bind(b.storage);
+  const received = collect(b, "wanted");
+  await a.outbox.emit(event("wanted"), "broadcast");
+  await until(() => received.length === 1);
+  let reads = 0;
+  Object.assign(b.storage, { query: (...args: Parameters<typeof query>) => (reads++, query(...args)) });
+  const startedAt = performance.now();
+  for (let n = 0; n < 200; n++) await a.outbox.emit(event("other", n), "broadcast");
+  const elapsedMs = performance.now() - startedAt;
+  assert.ok(reads <= 1 + elapsedMs / 250, `${reads} reads in ${elapsedMs} ms`);
+  await a.outbox.emit(event("wanted", 1), "broadcast");
+  await until(() => received.length === 2, { timeoutMs: 2_000 });
+  assert.deepEqual(payloads(received), [null, 1]);
+});
+
+test("a new subscription does not get what was emitted a while before it, though nobody wanted that until then", async () => {
+  const node = await nodes.add();
+  const query = node.storage.query.bind(node.storage);
+  let reads = 0;
+  await node.outbox.emit(event("first"), "broadcast");
+  Object.assign(node.storage, { query: (...args: Parameters<typeof query>) => query(...args).finally(() => reads++) });
+  await until(() => reads > 0, { timeoutMs: 2_000 });
+  const received = collect(node, "*");
+  await node.outbox.emit(event("second"), "broadcast");
+  await until(() => received.length > 0);
+  assert.deepEqual(received.map(({ name }) => name), ["second"]);
+});
+
+test("a broadcast is told of in the round trip of its commit; where that fails, once more", async () => {
+  const [a, b] = [await nodes.add(), await nodes.add()];
+  const received = collect(b, "news");
+  const [query, queryThen] = [a.storage.query.bind(a.storage), a.storage.queryThen.bind(a.storage)];
+  const notices: string[] = [];
+  const note = (sql: string): void => void (sql.includes("pg_notify") && notices.push(sql));
+  Object.assign(a.storage, { query: (...args: Parameters<typeof query>) => (note(args[0]), query(...args)) });
+  await a.outbox.emit(event("news", 1), "broadcast");
+  await until(() => received.length === 1, { timeoutMs: 2_000 });
+  assert.deepEqual(notices, []);
+  Object.assign(a.storage, { queryThen: (...[first, next]: Parameters<typeof queryThen>) => queryThen(first, { ...next, sql: "SELECT 1 / 0", params: [] }) });
+  await a.outbox.emit(event("news", 2), "broadcast");
+  await until(() => received.length === 2, { timeoutMs: 2_000 });
+  assert.equal(notices.length, 1);
+});
+
 test("a row whose names are not known comes to every node", async () => {
   const node = await nodes.add();
   const received = collect(node, "by.hand");

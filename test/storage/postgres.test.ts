@@ -168,6 +168,39 @@ test("a connection killed during a query fails that query as unavailable, retrya
   assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
 });
 
+test("of two statements sent together each is a transaction of its own, the second after the first, and executed whatever became of that", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  await storage.query("CREATE TABLE pairs (n INT)");
+  const insert = (n: number | string) => ({ sql: "INSERT INTO pairs VALUES ($1) RETURNING n", params: [n] });
+  const [first, next] = storage.queryThen(insert(1), { sql: "INSERT INTO pairs SELECT max(n) + 1 FROM pairs", params: [] });
+  assert.deepEqual(await first, [{ n: 1 }]);
+  await next;
+  const [refused, after] = storage.queryThen(insert("x"), insert(3));
+  await assert.rejects(refused, { code: "22P02" });
+  await after;
+  const [kept, failed] = storage.queryThen(insert(4), { sql: "SELECT 1 / 0", params: [] });
+  assert.deepEqual(await kept, [{ n: 4 }]);
+  await assert.rejects(failed, { code: "22012" });
+  const unsendable = { sql: "SELECT $1", params: [{ toPostgres: () => { throw new Error("cannot be sent"); } }] };
+  for (const answer of storage.queryThen(unsendable, insert(5))) await assert.rejects(answer, /cannot be sent/);
+  const rows = await storage.query("SELECT n, count(*) OVER (PARTITION BY xmin::text)::int AS together FROM pairs ORDER BY n");
+  assert.deepEqual(rows, [1, 2, 3, 4].map((n) => ({ n, together: 1 })));
+  assert.deepEqual(storage.stats(), { total: 1, idle: 1, waiting: 0, reachable: true });
+});
+
+test("a connection lost under two statements fails both, and frees its place in the pool", async (t) => {
+  const storage = await open(t, { poolSize: 1, applicationName: "pair" });
+  const pid = await pidOf(storage);
+  const answers = storage.queryThen({ sql: "SELECT pg_sleep(30)", params: [] }, { sql: "SELECT 1", params: [] });
+  const failed = answers.map((answer) => assert.rejects(answer, code("DATABASE_UNAVAILABLE")));
+  await kill(pid);
+  await Promise.all(failed);
+  assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+  const late = storage.queryThen({ sql: "SELECT pg_sleep(30)", params: [], answerTimeoutMs: 100 }, { sql: "SELECT 1", params: [] });
+  for (const answer of late) await assert.rejects(answer, code("DATABASE_UNAVAILABLE"));
+  assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+});
+
 test("an unreachable server is a coded error, at open and later, and connections come back", async (t) => {
   const relay = await relayTo(database.url);
   t.after(() => relay.close());
