@@ -36,6 +36,8 @@ export interface Interest {
 export interface LogPage {
   /** In order of their writing. */
   readonly rows: readonly LogRow[];
+  /** Something was committed, of interest or not. */
+  readonly grown: boolean;
   readonly next: LogPosition;
   /** There may be more than the page could hold. */
   readonly more: boolean;
@@ -94,7 +96,7 @@ export class EventLog {
     const end = until ?? positionOf(snapshot, nowMs);
     const last = lastOfFullPage(rows, from.nextXid);
     const wanted = rows.filter((row) => row.wanted).map(toLogRow);
-    return { rows: wanted, next: last === null ? end : cut(end, last, from), more: last !== null, nowMs };
+    return { rows: wanted, grown: rows.length > 0, next: last === null ? end : cut(end, last, from), more: last !== null, nowMs };
   }
 
   /** A subscription that came while the read waited for its turn may want what it left out: the second leaves out nothing. */

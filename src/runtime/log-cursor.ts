@@ -9,7 +9,7 @@ export class LogCursor {
   #rows: readonly LogRow[];
   #next = 0;
   #gapSince: number | null = null;
-  /** The last read has found something of interest. */
+  /** The last read has found something, of interest or not. */
   grown = false;
   /** The next read looks for rows of a server that has crashed. */
   suspectCrash = false;
@@ -48,12 +48,12 @@ export class LogCursor {
     this.suspectCrash = false;
     this.grown = false;
     try {
-      const { rows, next, more, nowMs } = await this.#eventLog.read(this.#position, until, suspectCrash);
+      const { rows, grown, next, more, nowMs } = await this.#eventLog.read(this.#position, until, suspectCrash);
       // It may have waited for a connection through a crash, without looking for what that hides: nothing of it counts.
       if (this.suspectCrash && !suspectCrash) return true;
       if (nowMs - this.#position.completeAtMs > this.#retentionMs) this.#gapSince ??= this.#position.completeAtMs;
       this.#rows = rows;
-      this.grown = rows.length > 0;
+      this.grown = grown;
       this.#next = 0;
       this.#position = next;
       return more;

@@ -47,6 +47,7 @@ export class LogReader<F extends Follower> {
   readonly #behind = new Map<F, LogCursor>();
   #cursor: LogCursor | undefined;
   #announced = false;
+  /** The look under way is one that no NOTIFY has asked for. */
   #polled = false;
   #deaf = false;
   #failures = 0;
@@ -69,6 +70,7 @@ export class LogReader<F extends Follower> {
   /** A NOTIFY says that there is something new; of what nobody wants, many are passed over with one look. */
   notified(wanted: boolean): void {
     this.#deaf = false;
+    this.#polled = false;
     if (wanted) this.look();
     else this.#lazy ??= setTimeout(() => this.look(), LAZY_MS);
   }
@@ -117,7 +119,7 @@ export class LogReader<F extends Follower> {
 
   #poll(): void {
     this.look();
-    this.#polled = true;
+    this.#polled = this.#lazy === undefined;
   }
 
   /** One page for all, then as much as they have room for to those behind. */
@@ -128,9 +130,8 @@ export class LogReader<F extends Follower> {
     const take = (row: LogRow): boolean => this.#toAll(cursor, row);
     // What a failure has left over from the round before comes first.
     await cursor.handOver(take);
-    const polled = this.#polled;
     const more = await cursor.read(null);
-    if (polled && cursor.grown && this.#options.live()) this.#deaf = true;
+    if (this.#polled && cursor.grown && this.#options.live()) this.#deaf = true;
     await cursor.handOver(take);
     for (const [follower, own] of this.#behind) await this.#catchUp(follower, own, cursor);
     if (more) this.#announced = true;

@@ -22,19 +22,19 @@ test("a read that has waited through a crash without looking for what that hides
   const through = cursor.read(null);
   cursor.suspectCrash = true;
   // Transaction 95 was given out again after the crash, and this read, which asks for those from 100 on, does not see it.
-  answers.shift()!({ rows: [row("2")], next: at("110", 50), more: false, nowMs: 50 });
+  answers.shift()!({ rows: [row("2")], grown: true, next: at("110", 50), more: false, nowMs: 50 });
   assert.equal(await through, true, "there may be more");
   assert.ok(cursor.empty);
 
   const again = cursor.read(null);
-  answers.shift()!({ rows: [row("1"), row("2")], next: at("110", 60), more: false, nowMs: 60 });
+  answers.shift()!({ rows: [row("1"), row("2")], grown: true, next: at("110", 60), more: false, nowMs: 60 });
   assert.equal(await again, false);
   await cursor.handOver(take);
   assert.deepEqual(taken, ["1", "2"]);
   assert.deepEqual(asked, [{ from: "100", suspectCrash: false }, { from: "100", suspectCrash: true }]);
 
   const later = cursor.read(null);
-  answers.shift()!({ rows: [], next: at("111", 70), more: false, nowMs: 70 });
+  answers.shift()!({ rows: [], grown: false, next: at("111", 70), more: false, nowMs: 70 });
   await later;
   assert.deepEqual(asked.at(-1), { from: "110", suspectCrash: false });
 });
