@@ -100,10 +100,10 @@ export interface Storage extends Session {
    */
   begin(options?: QueryOptions): Promise<OwnedTransaction>;
   /**
-   * Two statements in one round trip, each a transaction of its own: rows of the first, and the end of the second, which is executed after it
-   * whatever became of it. Both must be handled.
+   * Two statements in one round trip, each a transaction of its own. Resolves with the first one's rows; `next`, the end of the
+   * second, must be handled. Where the first is refused, the second is executed all the same, and nobody hears how it ended.
    */
-  queryThen<T = Row>(first: Statement, next: Statement): readonly [Promise<T[]>, Promise<void>];
+  queryThen<T = Row>(first: Statement, next: Statement): Promise<{ readonly rows: T[]; readonly next: Promise<void> }>;
   /** Opens the listening connection (`listenUrl`, else `url`). Resolves once LISTEN is in force, rejects if the first try fails. */
   listen(channels: readonly string[], handlers: ListenerHandlers): Promise<Listener>;
   /** What the pool looks like now. `reachable`: false from a failed connection until the next success. */

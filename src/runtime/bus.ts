@@ -93,10 +93,7 @@ export class PostgresListenEventBus implements EventBus {
   }
 
   subscribe(pattern: string, handler: (event: IncomingEvent) => unknown, options?: SubscribeOptions): () => void {
-    const unsubscribe = this.#deliveries.subscribe(pattern, handler, options);
-    // What nobody here has wanted so far is still unread.
-    this.#reader.look();
-    return unsubscribe;
+    return this.#deliveries.subscribe(pattern, handler, options);
   }
 
   /** Broadcasts outside any context, for use of the bus on its own. Resolves once the event is committed. */

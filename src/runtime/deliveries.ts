@@ -42,9 +42,9 @@ export class Deliveries implements SubscriptionOwner {
     return this.#interest;
   }
 
-  /** A read finds events of one of these names. */
+  /** Somebody waits for events of one of these names. */
   wants(names: readonly string[]): boolean {
-    return this.#interest === EVERYTHING || names.some((name) => this.#subscriptionsTo(name).length > 0);
+    return names.some((name) => this.#subscriptionsTo(name).length > 0);
   }
 
   subscribe(pattern: string, handler: BroadcastHandler, { concurrency = 1 }: SubscribeOptions = {}): () => void {

@@ -31,7 +31,7 @@ export interface LogReaderOptions<F extends Follower> {
 /** Longest time between looks at the log, in ms, where a NOTIFY should have come, and where none can. */
 const POLL_LIVE_MS = 4_000;
 const POLL_BLIND_MS = 500;
-/** A subscription may get events that nobody here wanted before it as old as this. */
+/** Also how much older than itself an event may be that a new subscription gets. */
 const LAZY_MS = 250;
 const FIRST_PAUSE_MS = 100;
 const MAX_PAUSE_MS = 2_000;

@@ -1,4 +1,4 @@
-import type { Session, Storage } from "../contract/storage.js";
+import type { Session, Statement, Storage } from "../contract/storage.js";
 import { sqlState } from "../storage/connection-errors.js";
 import { UNEXPECTED_GROUP } from "../storage/functions.js";
 import { queueLane } from "../storage/lanes.js";
@@ -33,6 +33,8 @@ interface WriteResult {
 /** Messages of one write, by where they go. */
 interface Sorted {
   readonly logged: readonly EncodedEvent[];
+  /** Of these events. */
+  readonly news: News;
   readonly balanced: readonly EncodedEvent[];
   /** Names of events for groups of which none is expected: they come without the payloads. */
   readonly ungrouped: ReadonlySet<string>;
@@ -62,33 +64,33 @@ export class MessageWriter {
   async write(messages: readonly Encoded[]): Promise<Written> {
     const sorted = sort(messages, this.#ungrouped);
     try {
-      return (await this.#executeTelling(messages, sorted)) ?? (await this.#execute(this.#storage, messages, sorted));
+      return await this.#commit(messages, sorted);
     } catch (error) {
       if (sqlState(error) !== UNEXPECTED_GROUP) throw error;
       for (const name of sorted.ungrouped) this.#ungrouped.delete(name);
-      return this.#execute(this.#storage, messages, sort(messages, NO_NAMES));
+      return this.#commit(messages, sort(messages, NO_NAMES));
     }
   }
 
   /** In the order given, as part of a transaction, in which a write must not fail for a guess. */
-  writeIn(tx: Session, messages: readonly Encoded[]): Promise<Written> {
-    return this.#execute(tx, messages, sort(messages, NO_NAMES));
+  async writeIn(tx: Session, messages: readonly Encoded[]): Promise<Written> {
+    const sorted = sort(messages, NO_NAMES);
+    const { sql, params } = this.#statement(sorted);
+    return this.#written(messages, sorted, await tx.query<WriteResult>(sql, params));
   }
 
-  async #execute(session: Session, messages: readonly Encoded[], sorted: Sorted): Promise<Written> {
-    return this.#written(messages, sorted, await session.query<WriteResult>(this.#sql, parameters(this.#nodeId, sorted)));
+  /** With a NOTIFY for the log's readers, where nothing else is written of which it should tell. */
+  async #commit(messages: readonly Encoded[], sorted: Sorted): Promise<Written> {
+    const statement = this.#statement(sorted);
+    const accompanied = sorted.news === "none" || sorted.balanced.length + sorted.jobs.length > 0
+      ? null
+      : this.#notifier.accompany(sorted.news, (notice) => this.#storage.queryThen<WriteResult>(statement, notice));
+    if (accompanied !== null) return { ...this.#written(messages, sorted, (await accompanied).rows), events: "none" };
+    return this.#written(messages, sorted, await this.#storage.query<WriteResult>(statement.sql, statement.params));
   }
 
-  /** With a NOTIFY for events in the log, where nothing else is written of which it should tell. Null: not done. */
-  async #executeTelling(messages: readonly Encoded[], sorted: Sorted): Promise<Written | null> {
-    if (sorted.logged.length === 0 || sorted.balanced.length + sorted.jobs.length > 0) return null;
-    let writing: Promise<WriteResult[]> | undefined;
-    const told = this.#notifier.accompany(newsOf(sorted.logged), (notice) => {
-      const [written, notified] = this.#storage.queryThen<WriteResult>({ sql: this.#sql, params: parameters(this.#nodeId, sorted) }, notice);
-      writing = written;
-      return notified;
-    });
-    return told ? { ...this.#written(messages, sorted, await writing!), events: "none" } : null;
+  #statement(sorted: Sorted): Statement {
+    return { sql: this.#sql, params: parameters(this.#nodeId, sorted) };
   }
 
   #written(messages: readonly Encoded[], sorted: Sorted, rows: readonly WriteResult[]): Written {
@@ -115,13 +117,12 @@ function sort(messages: readonly Encoded[], ungrouped: ReadonlySet<string>): Sor
       else sorted.balanced.push(message);
     }
   }
-  return sorted;
+  return { ...sorted, news: newsOf(sorted.logged) };
 }
 
 /** Null for each part that the batch does not need. A row of more different events than a wake would name comes to every reader. */
-function parameters(nodeId: string, { logged, balanced, ungrouped, jobs }: Sorted): unknown[] {
+function parameters(nodeId: string, { logged, news, balanced, ungrouped, jobs }: Sorted): unknown[] {
   const row = logged.length === 0 ? null : encodeRow(logged);
-  const news = newsOf(logged);
   return [nodeId, typeof news === "string" ? null : news, row, ungrouped.size === 0 ? null : [...ungrouped], ...eventColumns(balanced, nodeId), ...jobColumns(jobs, nodeId)];
 }
 
@@ -143,7 +144,7 @@ function jobColumns(jobs: readonly EncodedJob[], nodeId: string): unknown[] {
   return [queues.map(queueLane), queues, jobs.map(({ payloadJson }) => payloadJson), headers, jobs.map(({ delayMs }) => delayMs)];
 }
 
-function toWritten(messages: readonly Encoded[], { logged, jobs }: Sorted, targets: readonly Target[], jobIds: readonly string[]): Written {
+function toWritten(messages: readonly Encoded[], { news, jobs }: Sorted, targets: readonly Target[], jobIds: readonly string[]): Written {
   const lanes = new Set<string>();
   const delayed = new Map<string, number>();
   for (const { queue, delayMs } of jobs) {
@@ -161,5 +162,5 @@ function toWritten(messages: readonly Encoded[], { logged, jobs }: Sorted, targe
     if (message.kind === "job") return jobIds[nextJob++]!;
     return message.reach === "broadcast" ? 0 : (groups.get(message.name) ?? 0);
   });
-  return { results, events: newsOf(logged), lanes: [...lanes], delayed };
+  return { results, events: news, lanes: [...lanes], delayed };
 }

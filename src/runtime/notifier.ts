@@ -16,7 +16,7 @@ const SQL = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
 /**
  * Tells the other nodes that something was committed. One NOTIFY at a time, for all that came while the last one was
- * under way, and always from a transaction that wrote nothing: a NOTIFY in a writing one holds a lock of the whole
+ * under way, beside one that goes along with a commit; and always from a transaction that wrote nothing: a NOTIFY in a writing one holds a lock of the whole
  * server until its WAL is flushed. One that fails is sent again, as receivers look by themselves only every few seconds.
  */
 export class Notifier {
@@ -41,13 +41,15 @@ export class Notifier {
 
   /**
    * Has `send` send a NOTIFY along with the commit of the events that it tells of, which spares the round trip between them.
-   * False, and not done, where the last one is still under way.
+   * Returns what `send` does; null, and does nothing, where the last NOTIFY has not been answered yet.
    */
-  accompany(events: News, send: (notice: Statement) => Promise<void>): boolean {
-    if (this.#accompanying !== undefined || this.#sending !== undefined) return false;
+  accompany<T extends { readonly next: Promise<void> }>(events: News, send: (notice: Statement) => Promise<T>): Promise<T> | null {
+    if (this.#accompanying !== undefined || this.#sending !== undefined) return null;
     const wake: Wake = { nodeId: this.#options.nodeId, events, lanes: [], delayed: [] };
-    this.#accompanying = this.#ended(wake, send(this.#notice(wake))).then(() => (this.#accompanying = undefined));
-    return true;
+    const sent = send(this.#notice(wake));
+    const nothingToTell = (): void => undefined;
+    this.#accompanying = sent.then(({ next }) => this.#ended(wake, next), nothingToTell).then(() => (this.#accompanying = undefined));
+    return sent;
   }
 
   /** Sends what is left, once. */

@@ -1,3 +1,5 @@
+import { LONGEST_NAME } from "./storable-name.js";
+
 /** What one NOTIFY says: look. Rows in tables are the truth, so a forged or lost one costs a look or a poll, no more. */
 export interface Wake {
   readonly nodeId: string;
@@ -17,7 +19,7 @@ export type DelayedLane = readonly [lane: string, delayMs: number];
 /** Channel of all wakes of a mesh, as an argument of `storage.channel`. */
 export const WAKE_CHANNEL = "mesh";
 
-/** Of as many different events, each is told by its name. */
+/** Of as many different events, each is told by its name, where the names are not too long. */
 export const MAX_NAMES = 50;
 
 /** Postgres refuses payloads of 8000 bytes and more. */
@@ -79,7 +81,8 @@ export function decodeWake(payload: string): Wake | null {
 }
 
 function isNews(events: unknown): events is News {
-  return events === "none" || events === "any" || areStrings(events);
+  if (events === "none" || events === "any") return true;
+  return areStrings(events) && events.length <= MAX_NAMES && events.every((name) => name.length <= LONGEST_NAME);
 }
 
 function areStrings(list: unknown): list is readonly string[] {

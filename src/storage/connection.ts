@@ -23,6 +23,11 @@ const STALE_AFTER_MS = 100;
 
 const limitOf = ({ answerTimeoutMs = ANSWER_TIMEOUT_MS }: Statement): number => answerTimeoutMs;
 
+function onlyResult({ results, error }: BatchOutcome): SqlResult {
+  if (error !== undefined) throw error;
+  return results[0]!;
+}
+
 export function createClient({ url, applicationName }: ConnectionConfig, socket = new Socket()): pg.Client {
   const client = new pg.Client({
     stream: () => socket,
@@ -61,7 +66,8 @@ export class PooledConnection {
   #opened = false;
   #lost = false;
   #lossCause: Error | undefined;
-  #silent = false;
+  /** The limit of the answer that was overdue. */
+  #overdueMs: number | undefined;
   #busy = false;
   #touching: Promise<void> | undefined;
   #idleSince = 0;
@@ -96,7 +102,7 @@ export class PooledConnection {
 
   /** Given up because an answer was overdue. */
   get silent(): boolean {
-    return this.#silent;
+    return this.#overdueMs !== undefined;
   }
 
   /** No transaction is open, as far as the server has answered. */
@@ -119,32 +125,15 @@ export class PooledConnection {
 
   /** Statements in one round trip. Those before the last are limited together, by the first one's limit. Rejects where a value cannot be sent, or the connection is lost. */
   queryAll(statements: readonly Statement[]): Promise<BatchOutcome> {
-    return this.#alone(() => this.#sendAll(statements));
+    return this.#alone(() => this.#carryOut(statements, new StatementBatch(statements)));
   }
 
-  /** As `Storage.queryThen`. */
-  queryThen(first: Statement, next: Statement): readonly [Promise<SqlResult>, Promise<SqlResult>] {
-    const sent = this.#sendBoth(first, next);
-    const answer = sent.then(([batch]) => this.#answerTo(batch, limitOf(first)));
-    const answerNext = async (): Promise<SqlResult> => this.#answerTo((await sent)[1], limitOf(next));
-    return [answer, answer.then(answerNext, answerNext)];
-  }
-
-  async #sendBoth(first: Statement, next: Statement): Promise<readonly [StatementBatch, StatementBatch]> {
-    const second = new StatementBatch([next], () => undefined);
-    const batch = new StatementBatch([first], () => undefined, second);
-    this.#client.query(batch);
-    this.#client.query(second);
-    return [batch, second];
-  }
-
-  async #answerTo(batch: StatementBatch, limitMs: number): Promise<SqlResult> {
-    const limit = this.#limit(limitMs);
-    const { results, error } = await batch.outcome;
-    clearTimeout(limit);
-    if (error === undefined) return results[0]!;
-    if (error instanceof Error) Error.captureStackTrace(error);
-    throw this.#judge(error, limitMs);
+  /** Sends both as `Storage.queryThen` does. Rejects where a value cannot be sent; nothing has been sent then. */
+  async queryThen(first: Statement, next: Statement): Promise<{ readonly answer: Promise<SqlResult>; readonly answerToNext: Promise<SqlResult> }> {
+    const second = new StatementBatch([next]);
+    const batch = new StatementBatch([first], second);
+    const outcomeOfNext = new Promise<BatchOutcome>((resolve) => (batch.onEnd = () => resolve(this.#carryOut([next], second))));
+    return { answer: this.#carryOut([first], batch).then(onlyResult), answerToNext: outcomeOfNext.then(onlyResult) };
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {
@@ -171,13 +160,13 @@ export class PooledConnection {
       // Several statements in one string give several results: the last one counts.
       return Array.isArray(result) ? (result.at(-1) as SqlResult) : result;
     } catch (error) {
-      throw this.#judge(error, limitMs);
+      throw this.#judge(error);
     } finally {
       clearTimeout(limit);
     }
   }
 
-  async #sendAll(statements: readonly Statement[]): Promise<BatchOutcome> {
+  async #carryOut(statements: readonly Statement[], batch: StatementBatch): Promise<BatchOutcome> {
     let done = 0;
     let limit: NodeJS.Timeout | undefined;
     const limitNext = (): void => {
@@ -185,7 +174,7 @@ export class PooledConnection {
       clearTimeout(limit);
       limit = this.#limit(limitOf(statements[done++]!));
     };
-    const batch = new StatementBatch(statements, limitNext);
+    batch.onResult = limitNext;
     limitNext();
     this.#client.query(batch);
     const outcome = await batch.outcome;
@@ -193,26 +182,26 @@ export class PooledConnection {
     if (outcome.error === undefined) return outcome;
     // Of whoever asked: as it comes it leads to the socket.
     if (outcome.error instanceof Error) Error.captureStackTrace(outcome.error);
-    const error = this.#judge(outcome.error, limitOf(statements[done - 1]!));
+    const error = this.#judge(outcome.error);
     if (this.#lost) throw error;
     return outcome;
   }
 
   #limit(limitMs: number): NodeJS.Timeout | undefined {
-    return limitMs > LONGEST_TIMER_MS ? undefined : setTimeout(() => this.#giveUp(), limitMs);
+    return limitMs > LONGEST_TIMER_MS ? undefined : setTimeout(() => this.#giveUp(limitMs), limitMs);
   }
 
   /** What a statement's failure says: of the statement, or of the connection. */
-  #judge(error: unknown, limitMs: number): unknown {
+  #judge(error: unknown): unknown {
     if (meansUnavailable(error)) this.#lose();
     if (!this.#lost) return error;
-    if (this.#silent) return databaseUnavailable(`Postgres has not answered within ${Math.round(limitMs)} ms; the query may have been executed`, error);
+    if (this.#overdueMs !== undefined) return databaseUnavailable(`Postgres has not answered within ${Math.round(this.#overdueMs)} ms; the query may have been executed`, error);
     return databaseUnavailable("the connection to Postgres was lost during a query that may have been executed", error);
   }
 
   /** A statement that is merely slow is stopped too: closing alone would let it run on, beside those that come after it. */
-  #giveUp(): void {
-    this.#silent = true;
+  #giveUp(limitMs: number): void {
+    this.#overdueMs = limitMs;
     // The driver's types do not tell of these fields.
     requestCancel(this.#client as unknown as Backend);
     this.#reset();

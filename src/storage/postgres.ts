@@ -62,14 +62,13 @@ class PostgresStorage implements Storage, TransactionHost {
     }
   }
 
-  queryThen<T = Row>(first: Statement, next: Statement): readonly [Promise<T[]>, Promise<void>] {
-    const sent = this.acquire(undefined).then((connection) => {
-      const answers = connection.queryThen(first, next);
-      const release = (): void => this.#pool.release(connection);
-      answers[1].then(release, release);
-      return answers;
-    });
-    return [sent.then(async ([answer]) => (await answer).rows as T[]), sent.then(async ([, answer]) => void (await answer))];
+  async queryThen<T = Row>(first: Statement, next: Statement): Promise<{ readonly rows: T[]; readonly next: Promise<void> }> {
+    const connection = await this.acquire(undefined);
+    const sent = connection.queryThen(first, next);
+    const release = (): void => this.#pool.release(connection);
+    sent.then(({ answerToNext }) => answerToNext).then(release, release);
+    const { answer, answerToNext } = await sent;
+    return { rows: (await answer).rows as T[], next: answerToNext.then(() => undefined) };
   }
 
   async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {

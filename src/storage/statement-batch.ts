@@ -38,23 +38,22 @@ const toWireValue = (pg as unknown as { utils: { prepareValue(value: unknown): u
  */
 export class StatementBatch implements pg.Submittable {
   readonly #statements: readonly { readonly text: string; readonly values: readonly unknown[] }[];
-  readonly #onResult: () => void;
   readonly #next: StatementBatch | null;
   #sent = false;
   readonly #results: SqlResult[] = [];
   #current = newResult();
   #unreadable: unknown;
   #resolve!: (outcome: BatchOutcome) => void;
+  /** Of each statement, and of all but the last at once. */
+  onResult: () => void = () => undefined;
+  /** The answer is there, or will not come. In the same turn of the event loop the client must be given `next`, whose answer follows. */
+  onEnd: () => void = () => undefined;
   readonly outcome = new Promise<BatchOutcome>((resolve) => (this.#resolve = resolve));
 
-  /**
-   * Throws where a value cannot be sent; nothing has been sent then. `onResult`: for each statement, of all but the last at once.
-   * `next` is sent along, and must be the next that the client is given.
-   */
-  constructor(statements: readonly Statement[], onResult: () => void, next: StatementBatch | null = null) {
+  /** `next` is sent along. Throws where a value cannot be sent; nothing has been sent then. */
+  constructor(statements: readonly Statement[], next: StatementBatch | null = null) {
     this.#next = next;
     this.#statements = statements.map(({ sql, params }) => ({ text: sql, values: params.map(toWireValue) }));
-    this.#onResult = onResult;
   }
 
   submit(connection: pg.Connection): void {
@@ -102,16 +101,21 @@ export class StatementBatch implements pg.Submittable {
 
   /** Also where the connection is lost. */
   handleError(error: unknown): void {
-    this.#resolve({ results: this.#results, error });
+    this.#end(error);
   }
 
   handleReadyForQuery(): void {
-    this.#resolve({ results: this.#results, error: this.#unreadable });
+    this.#end(this.#unreadable);
+  }
+
+  #end(error: unknown): void {
+    this.#resolve({ results: this.#results, error });
+    this.onEnd();
   }
 
   #statementDone(): void {
     this.#results.push(this.#current);
     this.#current = newResult();
-    this.#onResult();
+    this.onResult();
   }
 }

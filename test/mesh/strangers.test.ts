@@ -4,7 +4,7 @@ import { service } from "@chimpbase/mesh";
 import type { Context } from "@chimpbase/mesh";
 import { createLogger } from "#mesh/logger.js";
 import { createOutbox } from "#mesh/runtime/outbox.js";
-import { WAKE_CHANNEL } from "#mesh/runtime/wake.js";
+import { encodeWake, WAKE_CHANNEL } from "#mesh/runtime/wake.js";
 import { openPostgres } from "#mesh/storage/postgres.js";
 import { until } from "../support/wait.js";
 import { MeshFixture } from "./mesh-fixture.js";
@@ -59,7 +59,8 @@ test("forged events and notifications neither add a node nor take one away", asy
   for (const payload of [{ nodeId: "ghost", rev: 9 }, { nodeId: peer.nodeId, rev: 9 }, { nodeId: host.nodeId }, { nodeId: 5 }, null, "x"]) {
     for (const event of ["announce", "heartbeat", "leave", "resync"]) await forge(event, payload);
   }
-  for (const text of ["", "x", "{}", '{"nodeId":"ghost","events":true,"lanes":5}']) await storage.query("SELECT pg_notify($1, $2)", [storage.channel(WAKE_CHANNEL), text]);
+  const wakes = encodeWake({ nodeId: peer.nodeId, events: "any", lanes: ["q:none"], delayed: [] });
+  for (const text of ["", "x", "{}", '{"nodeId":"ghost","events":"any","lanes":5,"delayed":[]}', ...wakes]) await storage.query("SELECT pg_notify($1, $2)", [storage.channel(WAKE_CHANNEL), text]);
   await forger.close();
   await storage.close();
   // What came before this has been dealt with when this has been.

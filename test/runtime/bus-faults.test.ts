@@ -3,6 +3,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { RESYNC_EVENT } from "#mesh/runtime/bus.js";
+import { encodeWake } from "#mesh/runtime/wake.js";
 import { withAdmin } from "../support/database.js";
 import { until } from "../support/wait.js";
 import { BusNodes, collect, event, payloads, type BusNode } from "./bus-nodes.js";
@@ -40,7 +41,7 @@ const rowOf = (name: string, payload: unknown): string => JSON.stringify([["0000
 
 /** Sends what an outbox sends after its commits. */
 function look({ storage }: BusNode): Promise<unknown> {
-  return storage.query("SELECT pg_notify($1, $2)", [storage.channel("mesh"), JSON.stringify({ nodeId: "x", events: true, lanes: [] })]);
+  return storage.query("SELECT pg_notify($1, $2)", [storage.channel("mesh"), encodeWake({ nodeId: "x", events: "any", lanes: [], delayed: [] })[0]]);
 }
 
 /** Emits one after another until told to stop; resolves with the payloads that were accepted, in order. */
@@ -204,7 +205,9 @@ test("after a reconnect rows under a transaction id handed out again are found",
 test("forged and malformed notifications do nothing", async () => {
   const [a, b] = [await nodes.add(), await nodes.add()];
   const received = collect(b, "**");
-  const forged = ["", "x", "null", "[]", "{}", '{"nodeId":1}', '{"nodeId":"x","events":true,"lanes":[7]}', "{".repeat(7_000), JSON.stringify({ nodeId: "x", events: true, lanes: [] })];
+  const wake = { nodeId: "x", events: "any", lanes: [], delayed: [] } as const;
+  const malformed = ["", "x", "null", "[]", "{}", '{"nodeId":1}', "{".repeat(7_000), JSON.stringify({ ...wake, lanes: [7] })];
+  const forged = [...malformed, ...encodeWake(wake), ...encodeWake({ ...wake, events: ["real", "none"] })];
   for (const payload of forged) await b.storage.query("SELECT pg_notify($1, $2)", [b.storage.channel("mesh"), payload]);
   await a.outbox.emit(event("real"), "broadcast");
   await until(() => received.length === 1);

@@ -100,9 +100,17 @@ test("a node looks at once for events that it has handlers for, and now and then
   for (let n = 0; n < 200; n++) await a.outbox.emit(event("other", n), "broadcast");
   const elapsedMs = performance.now() - startedAt;
   assert.ok(reads <= 1 + elapsedMs / 250, `${reads} reads in ${elapsedMs} ms`);
-  await a.outbox.emit(event("wanted", 1), "broadcast");
-  await until(() => received.length === 2, { timeoutMs: 2_000 });
-  assert.deepEqual(payloads(received), [null, 1]);
+  const tookMs: number[] = [];
+  for (let n = 1; n <= 11; n++) {
+    await a.outbox.emit(event("other"), "broadcast");
+    const emittedAt = performance.now();
+    await a.outbox.emit(event("wanted"), "broadcast");
+    await until(() => received.length === 1 + n);
+    tookMs.push(performance.now() - emittedAt);
+  }
+  // One may come late on a busy machine, or early with a look that was due; not the half of them.
+  const medianMs = tookMs.sort((a, b) => a - b)[5]!;
+  assert.ok(medianMs < 125, `${medianMs} ms`);
 });
 
 test("a new subscription does not get what was emitted a while before it, though nobody wanted that until then", async () => {
@@ -130,8 +138,8 @@ test("a broadcast is told of in the round trip of its commit; where that fails, 
   assert.deepEqual(notices, []);
   Object.assign(a.storage, { queryThen: (...[first, next]: Parameters<typeof queryThen>) => queryThen(first, { ...next, sql: "SELECT 1 / 0", params: [] }) });
   await a.outbox.emit(event("news", 2), "broadcast");
-  await until(() => received.length === 2, { timeoutMs: 2_000 });
-  assert.equal(notices.length, 1);
+  await until(() => notices.length === 1);
+  await until(() => received.length === 2);
 });
 
 test("a row whose names are not known comes to every node", async () => {

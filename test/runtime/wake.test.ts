@@ -47,6 +47,6 @@ test("a lane that no payload can hold is left out, with nothing else", () => {
 test("what is no wake is told from one that is", () => {
   const wake = { nodeId, events: "none", lanes: ["a"], delayed: [["a", 1]] };
   assert.notEqual(decodeWake(JSON.stringify(wake)), null);
-  const forged = [{ ...wake, lanes: [1] }, { ...wake, events: true }, { ...wake, events: "order.paid" }, { ...wake, events: [1] }, { ...wake, delayed: [["a"]] }, { ...wake, delayed: [["a", -1]] }, { ...wake, delayed: [["a", "1"]] }, { ...wake, delayed: {} }, null, 1, "x"];
+  const forged = [{ ...wake, lanes: [1] }, { ...wake, events: true }, { ...wake, events: "order.paid" }, { ...wake, events: [1] }, { ...wake, events: Array(51).fill("e") }, { ...wake, events: ["e".repeat(256)] }, { ...wake, delayed: [["a"]] }, { ...wake, delayed: [["a", -1]] }, { ...wake, delayed: [["a", "1"]] }, { ...wake, delayed: {} }, null, 1, "x"];
   for (const each of forged) assert.equal(decodeWake(JSON.stringify(each)), null, JSON.stringify(each));
 });

@@ -139,7 +139,10 @@ test("forged notifications of any size and number cost a look, and change nothin
   const host = await mesh.started([service({ name: "hears", version: 1, events: { told: (_ctx: Context, payload: unknown) => void got.push(payload) } })]);
   const storage = await openPostgres({ url: mesh.url, log: createLogger({ level: "silent" }) });
   const channel = storage.channel(WAKE_CHANNEL);
-  const forged = ["", "x".repeat(7_900), "[".repeat(7_900), "null", '{"nodeId":"x","events":true,"lanes":["__proto__","q:none"]}', '{"nodeId":"x","events":true,"lanes":[{}]}', `{"nodeId":"x","events":false,"lanes":[${'"",'.repeat(2_000)}""]}`, '{"__proto__":{"nodeId":"x","events":true,"lanes":[]}}'];
+  const wake = { nodeId: "x", events: "any", lanes: ["__proto__", "q:none"], delayed: [["q:none", 1]] } as const;
+  const full = Array.from({ length: 1_200 }, (_, index) => `${index}`);
+  const wakes = [wake, { ...wake, events: ["told", "none"] }, { ...wake, events: full, lanes: [] }, { ...wake, events: "none", lanes: full }, { ...wake, lanes: [{}] }];
+  const forged = ["", "x".repeat(7_900), "[".repeat(7_900), "null", ...wakes.map((each) => JSON.stringify(each)), `{"__proto__":${JSON.stringify(wake)}}`];
   for (let round = 0; round < 20; round++) for (const payload of forged) await storage.query("SELECT pg_notify($1, $2)", [channel, payload]);
   await storage.close();
   await host.mesh.emit("told", 1);

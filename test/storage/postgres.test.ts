@@ -172,33 +172,63 @@ test("of two statements sent together each is a transaction of its own, the seco
   const storage = await open(t, { poolSize: 1 });
   await storage.query("CREATE TABLE pairs (n INT)");
   const insert = (n: number | string) => ({ sql: "INSERT INTO pairs VALUES ($1) RETURNING n", params: [n] });
-  const [first, next] = storage.queryThen(insert(1), { sql: "INSERT INTO pairs SELECT max(n) + 1 FROM pairs", params: [] });
-  assert.deepEqual(await first, [{ n: 1 }]);
+  const { rows: first, next } = await storage.queryThen(insert(1), { sql: "INSERT INTO pairs SELECT max(n) + 1 FROM pairs", params: [] });
+  assert.deepEqual(first, [{ n: 1 }]);
   await next;
-  const [refused, after] = storage.queryThen(insert("x"), insert(3));
-  await assert.rejects(refused, { code: "22P02" });
-  await after;
-  const [kept, failed] = storage.queryThen(insert(4), { sql: "SELECT 1 / 0", params: [] });
-  assert.deepEqual(await kept, [{ n: 4 }]);
+  await assert.rejects(storage.queryThen(insert("x"), insert(3)), { code: "22P02" });
+  const { rows: kept, next: failed } = await storage.queryThen(insert(4), { sql: "SELECT 1 / 0", params: [] });
+  assert.deepEqual(kept, [{ n: 4 }]);
   await assert.rejects(failed, { code: "22012" });
   const unsendable = { sql: "SELECT $1", params: [{ toPostgres: () => { throw new Error("cannot be sent"); } }] };
-  for (const answer of storage.queryThen(unsendable, insert(5))) await assert.rejects(answer, /cannot be sent/);
+  for (const [first, next] of [[unsendable, insert(5)], [insert(5), unsendable]] as const) await assert.rejects(storage.queryThen(first, next), /cannot be sent/);
   const rows = await storage.query("SELECT n, count(*) OVER (PARTITION BY xmin::text)::int AS together FROM pairs ORDER BY n");
   assert.deepEqual(rows, [1, 2, 3, 4].map((n) => ({ n, together: 1 })));
   assert.deepEqual(storage.stats(), { total: 1, idle: 1, waiting: 0, reachable: true });
 });
 
-test("a connection lost under two statements fails both, and frees its place in the pool", async (t) => {
-  const storage = await open(t, { poolSize: 1, applicationName: "pair" });
-  const pid = await pidOf(storage);
-  const answers = storage.queryThen({ sql: "SELECT pg_sleep(30)", params: [] }, { sql: "SELECT 1", params: [] });
-  const failed = answers.map((answer) => assert.rejects(answer, code("DATABASE_UNAVAILABLE")));
-  await kill(pid);
-  await Promise.all(failed);
+test("two statements sent together reach the server at once, before it has answered the first", async (t) => {
+  const relay = await relayTo(database.url);
+  t.after(() => relay.close());
+  const storage = await open(t, { url: relay.url, poolSize: 1 });
+  const sent: string[] = [];
+  relay.cutWhen = (data) => (sent.push(data.toString("latin1")), false);
+  const { next } = await storage.queryThen({ sql: "SELECT 'first'", params: [] }, { sql: "SELECT 'second'", params: [] });
+  await next;
+  assert.deepEqual(sent.map((data) => data.match(/first|second/g)), [["first", "second"]]);
+});
+
+test("a connection lost under the first of two statements, or the second, fails that one, and frees its place in the pool", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  const quick = { sql: "SELECT 1 AS one", params: [] };
+  const sleeping = (answerTimeoutMs: number) => ({ sql: "SELECT pg_sleep(30)", params: [], answerTimeoutMs });
+  const ways = [{ slow: sleeping(20_000), end: kill, says: /was lost/ }, { slow: sleeping(200), end: async () => undefined, says: /within 200 ms/ }];
+  for (const { slow, end, says } of ways) {
+    const lost = (answer: Promise<unknown>) => assert.rejects(answer, (error) => code("DATABASE_UNAVAILABLE")(error) && says.test((error as Error).message));
+    const pid = await pidOf(storage);
+    const first = lost(storage.queryThen(slow, quick));
+    await end(pid);
+    await first;
+    const nextPid = await pidOf(storage);
+    const { rows, next } = await storage.queryThen(quick, slow);
+    assert.deepEqual(rows, [{ one: 1 }]);
+    const second = lost(next);
+    await end(nextPid);
+    await second;
+  }
   assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
-  const late = storage.queryThen({ sql: "SELECT pg_sleep(30)", params: [], answerTimeoutMs: 100 }, { sql: "SELECT 1", params: [] });
-  for (const answer of late) await assert.rejects(answer, code("DATABASE_UNAVAILABLE"));
-  assert.deepEqual(await storage.query("SELECT 1 AS one"), [{ one: 1 }]);
+});
+
+test("two statements after one that was refused, on the same connection, draw no warning of the driver's", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  const warnings: string[] = [];
+  const warned = ({ message }: Error): void => void warnings.push(message);
+  process.on("warning", warned);
+  t.after(() => process.off("warning", warned));
+  for (let round = 0; round < 50; round++) {
+    const refused = storage.query("SELECT 1 / 0").catch(() => storage.queryThen({ sql: "SELECT 1", params: [] }, { sql: "SELECT 2", params: [] }));
+    await (await refused as { next: Promise<void> }).next;
+  }
+  assert.deepEqual(warnings, []);
 });
 
 test("an unreachable server is a coded error, at open and later, and connections come back", async (t) => {

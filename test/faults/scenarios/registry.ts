@@ -1,3 +1,4 @@
+import { encodeWake } from "#mesh/runtime/wake.js";
 import { callsOf, checkCalls } from "../checks.js";
 import { now } from "../history.js";
 import { HEARTBEAT_MS } from "../protocol.js";
@@ -58,6 +59,6 @@ async function forge(trial: Trial): Promise<void> {
   trial.fault("forged notifications");
   const { nodeId } = trial.random.pick(trial.cluster.nodes);
   const leave = JSON.stringify({ event: "__chimpbase.mesh.info.leave", nodeId, payload: { nodeId } });
-  const wake = JSON.stringify({ nodeId: "00000000-0000-4000-8000-000000000000", events: true, lanes: ["no", "such"] });
-  for (const payload of ["", "{", "null", leave, wake]) await trial.query("SELECT pg_notify($1, $2)", [trial.channel, payload]);
+  const wakes = encodeWake({ nodeId: "00000000-0000-4000-8000-000000000000", events: "any", lanes: ["no", "such"], delayed: [] });
+  for (const payload of ["", "{", "null", leave, ...wakes]) await trial.query("SELECT pg_notify($1, $2)", [trial.channel, payload]);
 }
