@@ -6,6 +6,7 @@ import type { Deadline } from "../pipeline/deadline.js";
 import { composeMiddleware } from "../pipeline/middleware.js";
 import { NO_RETRY, pause, retryDelay } from "../pipeline/retry.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
+import type { YoungRuns } from "../pipeline/young-runs.js";
 import type { CallMiddleware, CallOptions, Strategy } from "../contract/mesh-client.js";
 import type { CancellationView, Dispatcher, ScopedContext } from "../contract/registration.js";
 import { Balancer } from "./balancing.js";
@@ -27,6 +28,7 @@ export interface CallerOptions {
   readonly directory: NodeDirectory;
   readonly transport: RpcTransport;
   readonly wheel: TimerWheel;
+  readonly young: YoungRuns;
   readonly middleware: readonly CallMiddleware[];
   readonly defaults: { readonly strategy: Strategy; readonly timeoutMs: number; readonly retries: number };
   /** This node's own load, 0 to 1, for the strategy `cpu`. Default: 0. */

@@ -1,13 +1,14 @@
 import { Deadline } from "../pipeline/deadline.js";
-import { settleWithin } from "../pipeline/bounded-run.js";
 import type { Cancellation } from "../pipeline/cancellation.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
+import type { YoungRuns } from "../pipeline/young-runs.js";
 import type { BegunRun, DeadlineView, Dispatcher, Scope } from "../contract/registration.js";
 import type { LocalAction } from "./directory.js";
 
 export interface LocalRunParts {
   readonly dispatcher: Dispatcher;
   readonly wheel: TimerWheel;
+  readonly young: YoungRuns;
   readonly nodeId: string;
 }
 
@@ -28,7 +29,8 @@ export function runLocal(parts: LocalRunParts, action: LocalAction, args: unknow
     return Promise.reject(error);
   }
   if (run.pending !== null) {
-    return settleWithin(run.pending, { wheel: parts.wheel, deadline: within, cancellation, action: action.name, nodeId: parts.nodeId }, () => run.end());
+    const { wheel, nodeId } = parts;
+    return parts.young.settleWithin(run.pending, { wheel, deadline: within, cancellation, action: action.name, nodeId }, run);
   }
   // What has ended already needs no limits.
   run.end();

@@ -1,6 +1,7 @@
 import { MeshConfigurationError } from "../errors.js";
 import { readTls } from "../tls.js";
 import { TimerWheel } from "../pipeline/timer-wheel.js";
+import { YoungRuns } from "../pipeline/young-runs.js";
 import { Cancellation } from "../pipeline/cancellation.js";
 import { createCaller } from "./call.js";
 import { tlsPartName } from "./options.js";
@@ -42,6 +43,7 @@ export function openRpc({ env, options, local, directory, cpuLoad, databaseNow, 
   const { defaultTimeoutMs, maxBodyBytes, maxInFlight, rpcAuth } = options;
   const tokens = options.tokenSecrets.map((name) => readToken(env, name));
   const wheel = new TimerWheel();
+  const young = new YoungRuns();
   const closing = new Cancellation();
   const transport = createRpcClient({
     nodeId,
@@ -55,12 +57,12 @@ export function openRpc({ env, options, local, directory, cpuLoad, databaseNow, 
     allowed: options.allowedPeers,
   });
   const caller = createCaller({
-    nodeId, dispatcher, local, directory, transport, wheel, cpuLoad, closing,
+    nodeId, dispatcher, local, directory, transport, wheel, young, cpuLoad, closing,
     middleware: options.middleware,
     defaults: { strategy: options.defaultStrategy, timeoutMs: defaultTimeoutMs, retries: options.defaultRetries },
   });
   const server = createRpcServer({
-    nodeId, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl, defaultTimeoutMs, maxBodyBytes, maxInFlight, refuses,
+    nodeId, tokens, local, dispatcher, wheel, young, rpcAuth, databaseNow, advertisedUrl, defaultTimeoutMs, maxBodyBytes, maxInFlight, refuses,
     rpcPath: options.rpcPath,
   });
   const close = async (): Promise<void> => {

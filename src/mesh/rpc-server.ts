@@ -5,6 +5,7 @@ import { Cancellation } from "../pipeline/cancellation.js";
 import { Deadline } from "../pipeline/deadline.js";
 import { LingerLimit } from "../pipeline/linger-limit.js";
 import type { TimerWheel } from "../pipeline/timer-wheel.js";
+import type { YoungRuns } from "../pipeline/young-runs.js";
 import type { Dispatcher, HostEnv, ScopedContext } from "../contract/registration.js";
 import { TRACEPARENT } from "../pipeline/traceparent.js";
 import { CallerConnections } from "./caller-connections.js";
@@ -33,6 +34,7 @@ export interface RpcServerOptions {
   readonly local: LocalActions;
   readonly dispatcher: Dispatcher;
   readonly wheel: TimerWheel;
+  readonly young: YoungRuns;
   /** Budget of a request that names none. */
   readonly defaultTimeoutMs: number;
   /** Default 1 MiB. */

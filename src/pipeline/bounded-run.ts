@@ -1,7 +1,7 @@
 import { MeshCancelledError, MeshTimeoutError } from "../errors.js";
 import type { DeadlineView } from "../contract/registration.js";
 import type { Cancellation } from "./cancellation.js";
-import type { TimerWheel } from "./timer-wheel.js";
+import type { TimerWheel, WheelEntry } from "./timer-wheel.js";
 
 /** What ends a run from outside, and under which name. */
 export interface RunLimits {
@@ -13,39 +13,65 @@ export interface RunLimits {
   readonly nodeId?: string | undefined;
 }
 
-/**
- * Settles as `work` does, or rejects at the deadline or on cancellation, whichever is first. What comes later is dropped.
- * `onEnd` is called when `work` has settled.
- */
-export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits, onEnd?: () => void): Promise<unknown> {
+/** Settles as `work` does, or rejects at the deadline or on cancellation, whichever is first. What comes later is dropped. */
+export function settleWithin(work: PromiseLike<unknown>, limits: RunLimits): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const { cancellation } = limits;
-    const entry = limits.wheel.addAt(limits.deadline.at, () => {
-      const error = timeoutError(limits.action, limits.deadline.budgetMs, { nodeId: limits.nodeId });
-      reject(error);
-      cancellation.abort(error);
-    });
-    const unlink = cancellation.onAbort((reason) => {
-      entry.cancel();
-      reject(interruption(limits.action, limits.deadline.budgetMs, reason));
-    });
-    const end = (): void => {
-      entry.cancel();
-      unlink();
-      cancellation.dispose();
-      onEnd?.();
-    };
-    Promise.resolve(work).then(
-      (result) => {
-        end();
-        resolve(result);
-      },
-      (error: unknown) => {
-        end();
-        reject(error);
-      },
-    );
+    const run = new BoundedRun(limits, reject);
+    run.limit();
+    settleWith(work, run, resolve, reject);
   });
+}
+
+/** `run` ends with `work`. */
+export function settleWith(work: PromiseLike<unknown>, run: BoundedRun, resolve: (result: unknown) => void, reject: (error: unknown) => void): void {
+  Promise.resolve(work).then(
+    (result) => {
+      run.end();
+      resolve(result);
+    },
+    (error: unknown) => {
+      run.end();
+      reject(error);
+    },
+  );
+}
+
+/** Something under way that its deadline and its cancellation end, once they limit it. */
+export class BoundedRun {
+  protected readonly limits: RunLimits;
+  readonly #reject: (error: unknown) => void;
+  #entry: WheelEntry | undefined;
+  #unlink: (() => void) | undefined;
+
+  constructor(limits: RunLimits, reject: (error: unknown) => void) {
+    this.limits = limits;
+    this.#reject = reject;
+  }
+
+  /** From now on. */
+  limit(): void {
+    const { wheel, deadline, cancellation } = this.limits;
+    this.#entry = wheel.addAt(deadline.at, () => this.#timeOut());
+    this.#unlink = cancellation.onAbort((reason) => this.interrupt(reason));
+  }
+
+  end(): void {
+    this.#entry?.cancel();
+    this.#unlink?.();
+    this.limits.cancellation.dispose();
+  }
+
+  #timeOut(): void {
+    const { action, deadline, nodeId, cancellation } = this.limits;
+    const error = timeoutError(action, deadline.budgetMs, { nodeId });
+    this.#reject(error);
+    cancellation.abort(error);
+  }
+
+  protected interrupt(reason: unknown): void {
+    this.#entry?.cancel();
+    this.#reject(interruption(this.limits.action, this.limits.deadline.budgetMs, reason));
+  }
 }
 
 /** The error of a call whose cancellation has aborted for `reason`. */

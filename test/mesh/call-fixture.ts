@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { Cancellation } from "#mesh/pipeline/cancellation.js";
 import { TimerWheel } from "#mesh/pipeline/timer-wheel.js";
+import { YoungRuns } from "#mesh/pipeline/young-runs.js";
 import { createCaller, type CallerOptions } from "#mesh/mesh/call.js";
 import type { CallOptions } from "#mesh/contract/mesh-client.js";
 import type { DeclaredPolicy } from "#mesh/mesh/declared-policy.js";
@@ -149,7 +150,7 @@ export function callFixture(options: CallFixtureOptions = {}) {
   const directory = options.directory ?? new TestDirectory();
   const transport = new TestTransport(options.answer ?? (() => "remote"));
   const caller = createCaller({
-    nodeId: "self", dispatcher, local: actions, directory, transport, wheel,
+    nodeId: "self", dispatcher, local: actions, directory, transport, wheel, young: new YoungRuns(),
     middleware: options.middleware ?? [],
     defaults: { strategy: "local-first", timeoutMs: 5000, retries: 0, ...options.defaults },
     ...(options.cpuLoad === undefined ? {} : { cpuLoad: options.cpuLoad }),

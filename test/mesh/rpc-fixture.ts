@@ -13,6 +13,7 @@ import { createRpcServer, type RpcServer, type RpcServerOptions } from "#mesh/me
 import type { RpcTransport } from "#mesh/mesh/rpc-transport.js";
 import { createLogger } from "#mesh/logger.js";
 import { TimerWheel } from "#mesh/pipeline/timer-wheel.js";
+import { YoungRuns } from "#mesh/pipeline/young-runs.js";
 import { until } from "../support/wait.js";
 import { TestActions, TestDispatcher } from "./call-fixture.js";
 
@@ -64,7 +65,7 @@ export class RpcNode {
     this.wire = wire;
     this.tokens = tokens;
     const { wheel, dispatcher, actions: local } = this;
-    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens, local, dispatcher, wheel, rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, refuses: () => this.draining, ...server });
+    const rpc = createRpcServer({ nodeId, rpcPath: PATH, tokens, local, dispatcher, wheel, young: new YoungRuns(), rpcAuth, databaseNow, advertisedUrl: () => this.address.advertisedUrl, defaultTimeoutMs: 5000, refuses: () => this.draining, ...server });
     const env = {
       dispatcher,
       log: createLogger({ write: (line) => void this.logs.push(line) }),
@@ -94,7 +95,7 @@ export class RpcNode {
       suspect: (id) => void this.suspected.push(id),
     };
     this.transport = createRpcClient({ nodeId, tokens, rpcAuth, databaseNow, suspect: (id) => directory.suspect(id), revive: createErrorReviver(errors), ...client });
-    this.caller = createCaller({ nodeId, dispatcher, local, directory, transport: this.transport, wheel, middleware: [], defaults: { strategy: "local-first", timeoutMs: 5000, retries: 0 } });
+    this.caller = createCaller({ nodeId, dispatcher, local, directory, transport: this.transport, wheel, young: new YoungRuns(), middleware: [], defaults: { strategy: "local-first", timeoutMs: 5000, retries: 0 } });
     dispatcher.call = (ctx, name, args, options) => this.caller.call(ctx, name, args, options);
   }
 
