@@ -51,7 +51,7 @@ export class BoundedRun {
   /** From now on. */
   limit(): void {
     const { wheel, deadline, cancellation } = this.limits;
-    this.#entry = wheel.addAt(deadline.at, () => this.#timeOut());
+    this.#entry = wheel.addAt(deadline.at, () => this.timeOut());
     this.#unlink = cancellation.onAbort((reason) => this.interrupt(reason));
   }
 
@@ -61,7 +61,7 @@ export class BoundedRun {
     this.limits.cancellation.dispose();
   }
 
-  #timeOut(): void {
+  protected timeOut(): void {
     const { action, deadline, nodeId, cancellation } = this.limits;
     const error = timeoutError(action, deadline.budgetMs, { nodeId });
     this.#reject(error);

@@ -21,6 +21,7 @@ export class TimerWheel {
   #timer: NodeJS.Timeout | undefined;
   #timerTick = Infinity;
   #pending = 0;
+  #closed = false;
 
   /** Runs `callback` in `delayMs`. It must not throw. */
   add(delayMs: number, callback: () => void): WheelEntry {
@@ -34,7 +35,7 @@ export class TimerWheel {
     if (bucket === undefined) this.#buckets.set(tick, (bucket = new Bucket()));
     const entry = new Entry(this, bucket, callback);
     bucket.add(entry);
-    if (this.#pending++ === 0) this.#timer?.ref();
+    if (this.#pending++ === 0 && !this.#closed) this.#timer?.ref();
     if (tick < this.#timerTick) this.#sleepUntil(tick);
     return entry;
   }
@@ -43,8 +44,9 @@ export class TimerWheel {
     return this.#pending;
   }
 
-  /** Drops all entries without running them. */
+  /** Drops all entries without running them. Those that come later keep no process alive. */
   close(): void {
+    this.#closed = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#timerTick = Infinity;
@@ -69,6 +71,7 @@ export class TimerWheel {
     clearTimeout(this.#timer);
     this.#timerTick = tick;
     this.#timer = setTimeout(() => this.#fire(), Math.min(LONGEST_SLEEP_MS, Math.max(1, tick * TICK_MS - now() + 1)));
+    if (this.#closed) this.#timer.unref();
   }
 
   /** Buckets stay in the map until they have run, so that `close` from within a callback reaches them. */

@@ -1,30 +1,43 @@
 import { BoundedRun, settleWith, type RunLimits } from "./bounded-run.js";
+import { now } from "./deadline.js";
 
 /**
  * Runs that most often end in the turn of the event loop in which they began. Only one that does not gets an entry in the
  * wheel and a link to what would cancel it (as a generational collector spends nothing on what dies young).
  */
 export class YoungRuns {
+  /** In no order. */
   readonly #runs: YoungRun[] = [];
-  /** At the end of this turn. */
-  #grows = false;
+  #growing = false;
 
-  /** As `settleWithin`, where what `begun` stands for ends with `work`. */
+  /** As `settleWithin`; calls `begun.end()` when `work` has settled. */
   settleWithin(work: PromiseLike<unknown>, limits: RunLimits, begun: Begun): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const run = new YoungRun(this.#runs, begun, limits, reject);
-      this.#growAfterTurn();
+      const run = new YoungRun(this, begun, limits, reject);
+      this.#add(run);
       settleWith(work, run, resolve, reject);
     });
   }
 
-  #growAfterTurn(): void {
-    if (this.#grows) return;
-    this.#grows = true;
-    setImmediate(() => {
-      this.#grows = false;
-      for (const run of this.#runs.splice(0)) run.limit();
-    });
+  /** @internal For a run that ends young. */
+  remove(run: YoungRun): void {
+    const last = this.#runs.pop()!;
+    if (last !== run) this.#runs[run.index] = last;
+    last.index = run.index;
+    run.index = GROWN;
+  }
+
+  #add(run: YoungRun): void {
+    run.index = this.#runs.push(run) - 1;
+    if (this.#growing) return;
+    this.#growing = true;
+    setImmediate(() => this.#grow());
+  }
+
+  #grow(): void {
+    this.#growing = false;
+    const nowMs = now();
+    for (const run of this.#runs.splice(0)) run.grow(nowMs);
   }
 }
 
@@ -32,34 +45,35 @@ interface Begun {
   end(): void;
 }
 
-class YoungRun extends BoundedRun {
-  readonly #young: YoungRun[];
-  readonly #begun: Begun;
-  /** Among the young; -1: not any more. */
-  #index: number;
+const GROWN = -1;
 
-  constructor(young: YoungRun[], begun: Begun, limits: RunLimits, reject: (error: unknown) => void) {
+class YoungRun extends BoundedRun {
+  /** Among the young, or `GROWN`. */
+  index = GROWN;
+  readonly #young: YoungRuns;
+  readonly #begun: Begun;
+
+  constructor(young: YoungRuns, begun: Begun, limits: RunLimits, reject: (error: unknown) => void) {
     super(limits, reject);
     this.#young = young;
     this.#begun = begun;
-    this.#index = young.push(this) - 1;
   }
 
-  override limit(): void {
-    this.#index = -1;
-    super.limit();
+  grow(nowMs: number): void {
+    this.index = GROWN;
+    if (this.limits.deadline.at <= nowMs) this.timeOut();
+    else this.limit();
   }
 
   override end(): void {
-    if (this.#index >= 0) this.#endYoung();
+    if (this.index !== GROWN) this.#endYoung();
     super.end();
     this.#begun.end();
   }
 
+  /** Nobody has told it of a cancellation: it looks now, before its result gets through. */
   #endYoung(): void {
-    const last = this.#young.pop()!;
-    if (last !== this) this.#young[this.#index] = last;
-    last.#index = this.#index;
+    this.#young.remove(this);
     const { cancellation } = this.limits;
     if (cancellation.aborted) this.interrupt(cancellation.reason);
   }

@@ -82,11 +82,10 @@ export class MessageWriter {
   /** With a NOTIFY for the log's readers, where nothing else is written of which it should tell. */
   async #commit(messages: readonly Encoded[], sorted: Sorted): Promise<Written> {
     const statement = this.#statement(sorted);
-    const accompanied = sorted.news === "none" || sorted.balanced.length + sorted.jobs.length > 0
-      ? null
-      : this.#notifier.accompany(sorted.news, (notice) => this.#storage.queryThen<WriteResult>(statement, notice));
-    if (accompanied !== null) return { ...this.#written(messages, sorted, (await accompanied).rows), events: "none" };
-    return this.#written(messages, sorted, await this.#storage.query<WriteResult>(statement.sql, statement.params));
+    const onlyLogged = sorted.news !== "none" && sorted.balanced.length + sorted.jobs.length === 0;
+    const told = onlyLogged ? this.#notifier.accompany(sorted.news, (notice) => this.#storage.queryThen<WriteResult>(statement, notice)) : null;
+    if (told === null) return this.#written(messages, sorted, await this.#storage.query<WriteResult>(statement.sql, statement.params));
+    return { ...this.#written(messages, sorted, (await told).rows), events: "none" };
   }
 
   #statement(sorted: Sorted): Statement {

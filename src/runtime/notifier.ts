@@ -15,9 +15,10 @@ const ANSWER_LIMIT = { answerTimeoutMs: 5_000 };
 const SQL = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
 /**
- * Tells the other nodes that something was committed. One NOTIFY at a time, for all that came while the last one was
- * under way, beside one that goes along with a commit; and always from a transaction that wrote nothing: a NOTIFY in a writing one holds a lock of the whole
- * server until its WAL is flushed. One that fails is sent again, as receivers look by themselves only every few seconds.
+ * Tells the other nodes that something was committed. One NOTIFY of its own at a time, for all that came while the last
+ * one was under way, besides one that goes along with a commit. Always from a transaction that wrote nothing: a NOTIFY in
+ * a writing one holds a lock of the whole server until its WAL is flushed. One that fails is sent again, as receivers
+ * look by themselves only every few seconds.
  */
 export class Notifier {
   readonly #options: NotifierOptions;

@@ -130,10 +130,12 @@ export class PooledConnection {
 
   /** Sends both as `Storage.queryThen` does. Rejects where a value cannot be sent; nothing has been sent then. */
   async queryThen(first: Statement, next: Statement): Promise<{ readonly answer: Promise<SqlResult>; readonly answerToNext: Promise<SqlResult> }> {
-    const second = new StatementBatch([next]);
-    const batch = new StatementBatch([first], second);
-    const outcomeOfNext = new Promise<BatchOutcome>((resolve) => (batch.onEnd = () => resolve(this.#carryOut([next], second))));
-    return { answer: this.#carryOut([first], batch).then(onlyResult), answerToNext: outcomeOfNext.then(onlyResult) };
+    const nextBatch = new StatementBatch([next]);
+    const firstBatch = new StatementBatch([first], nextBatch);
+    const answerToNext = new Promise<BatchOutcome>((resolve) => {
+      firstBatch.onEnd = () => resolve(this.#carryOut([next], nextBatch));
+    }).then(onlyResult);
+    return { answer: this.#carryOut([first], firstBatch).then(onlyResult), answerToNext };
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {
@@ -166,6 +168,7 @@ export class PooledConnection {
     }
   }
 
+  /** The client has the batch before the first `await`. */
   async #carryOut(statements: readonly Statement[], batch: StatementBatch): Promise<BatchOutcome> {
     let done = 0;
     let limit: NodeJS.Timeout | undefined;

@@ -46,7 +46,7 @@ export class StatementBatch implements pg.Submittable {
   #resolve!: (outcome: BatchOutcome) => void;
   /** Of each statement, and of all but the last at once. */
   onResult: () => void = () => undefined;
-  /** The answer is there, or will not come. In the same turn of the event loop the client must be given `next`, whose answer follows. */
+  /** The answer is there, or will not come. Before it returns, the client must be given `next`: both answers may be in one read. */
   onEnd: () => void = () => undefined;
   readonly outcome = new Promise<BatchOutcome>((resolve) => (this.#resolve = resolve));
 

@@ -77,6 +77,17 @@ test("close from within a callback drops those of the same tick", async () => {
   assert.equal(wheel.size, 0);
 });
 
+test("what is added after close runs, and keeps no process alive", async () => {
+  const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const wheel = new TimerWheel();
+  wheel.close();
+  const before = timers();
+  let ran = false;
+  wheel.add(10, () => (ran = true));
+  assert.equal(timers(), before);
+  await until(() => ran);
+});
+
 test("callbacks added by a callback run, and a wheel that slept over a cancelled entry wakes for later ones", async () => {
   const wheel = new TimerWheel();
   const ran: string[] = [];
