@@ -16,6 +16,9 @@ const ADDER = {
   },
 };
 
+/** Literals, as in most programs: a name put together for each call would have to be hashed for each. */
+const ACTIONS = { add: "adder.add", addLater: "adder.addLater", echo: "adder.echo", slow: "adder.slow" };
+
 /**
  * `variant` is `tcp`, or the URL of a broker; behind `tcp:` stands the time limit of a call in ms, of which 0, the default, is none. Over TCP
  * the nodes are listed, so that nothing leaves loopback.
@@ -39,7 +42,7 @@ export async function caller(setup) {
   const broker = createBroker(setup);
   await broker.start();
   await broker.waitForServices("adder", 20_000);
-  return { call: (kind, args) => broker.call(`adder.${kind}`, args), stop: () => broker.stop() };
+  return { call: (kind, args) => broker.call(ACTIONS[kind], args), stop: () => broker.stop() };
 }
 
 /** `variant` is the time limit of a call in ms; 0, its default, is none. */
@@ -47,7 +50,7 @@ export async function local({ variant }) {
   const broker = new ServiceBroker({ logger: false, requestTimeout: Number(variant) });
   broker.createService(ADDER);
   await broker.start();
-  return { call: (kind, args) => broker.call(`adder.${kind}`, args), stop: () => broker.stop() };
+  return { call: (kind, args) => broker.call(ACTIONS[kind], args), stop: () => broker.stop() };
 }
 
 export async function bus(setup) {

@@ -1,6 +1,6 @@
 import { chimpbaseMesh, createHost, onStart, type Context, type Host } from "@chimpbase/mesh";
 import { clock, each } from "../measure.js";
-import type { Message, Running, Setup } from "../roles.js";
+import type { CallKind, Message, Running, Setup } from "../roles.js";
 import { usage } from "./usage.js";
 import { AdderService, BystanderService, NewsService, WorkService, WritingService } from "./services.js";
 
@@ -11,6 +11,15 @@ interface Node {
   readonly since: number;
 }
 
+/** Literals, as in most programs: a name put together for each call would have to be hashed for each. */
+const ACTIONS: Readonly<Record<CallKind, string>> = {
+  add: "v1.adder.add",
+  addLater: "v1.adder.addLater",
+  addChecked: "v1.adder.addChecked",
+  addUnchecked: "v1.adder.addUnchecked",
+  echo: "v1.adder.echo",
+  slow: "v1.adder.slow",
+};
 const EMITS_UNDER_WAY = 500;
 /** The same for graphile-worker and pg-boss. */
 const POOL = 30;
@@ -46,12 +55,12 @@ export async function caller(setup: Setup): Promise<Running> {
   process.env["HOSTNAME"] = "127.0.0.1";
   const { host } = await startNode(setup, [BystanderService], true);
   await host.mesh.waitFor("v1.adder");
-  return { call: (kind, args) => host.mesh.call(`v1.adder.${kind}`, args), stop: () => host.stop() };
+  return { call: (kind, args) => host.mesh.call(ACTIONS[kind], args), stop: () => host.stop() };
 }
 
 export async function local(setup: Setup): Promise<Running> {
   const { host } = await startNode(setup, [AdderService]);
-  return { call: (kind, args) => host.mesh.call(`v1.adder.${kind}`, args), stop: () => host.stop() };
+  return { call: (kind, args) => host.mesh.call(ACTIONS[kind], args), stop: () => host.stop() };
 }
 
 /** The emitting host lives as long as the role, consumers come and go; a process uses the one or the other. */
