@@ -1,4 +1,4 @@
-import { LONGEST_NAME } from "./storable-name.js";
+import { isStorableName } from "./storable-name.js";
 
 /** What one NOTIFY says: look. Rows in tables are the truth, so a forged or lost one costs a look or a poll, no more. */
 export interface Wake {
@@ -82,7 +82,7 @@ export function decodeWake(payload: string): Wake | null {
 
 function isNews(events: unknown): events is News {
   if (events === "none" || events === "any") return true;
-  return areStrings(events) && events.length <= MAX_NAMES && events.every((name) => name.length <= LONGEST_NAME);
+  return Array.isArray(events) && events.length <= MAX_NAMES && events.every(isStorableName);
 }
 
 function areStrings(list: unknown): list is readonly string[] {
