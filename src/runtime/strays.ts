@@ -69,8 +69,14 @@ export class Strays {
 
   async #begin(): Promise<void> {
     const own = this.#options.lanes.patterns;
-    if (own.length > 0) await this.#options.patterns.begin(own);
+    // From here, not from the answer: a look while this is under way would say it again, later than others that begin meanwhile.
     this.#begun = own;
+    try {
+      if (own.length > 0) await this.#options.patterns.begin(own);
+    } catch (error) {
+      this.#begun = undefined;
+      throw error;
+    }
   }
 
   async #adopt(): Promise<void> {

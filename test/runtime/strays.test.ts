@@ -96,11 +96,11 @@ describe("jobs that wait for a pattern which no node may have any more", () => {
 describe("who looks for them", () => {
   const OWN: GroupPattern[] = [{ group: "billing", pattern: "order.paid", regex: null }];
 
-  function strays(adoptions: (Adoption | Error)[], leaseMs = 60_000): { strays: Strays; calls: string[]; lanes: { patterns: GroupPattern[] }; warnings: () => string[] } {
+  function strays(adoptions: (Adoption | Error)[], leaseMs = 60_000, begun: (nth: number) => Promise<void> = async () => {}): { strays: Strays; calls: string[]; lanes: { patterns: GroupPattern[] }; warnings: () => string[] } {
     const calls: string[] = [];
     const lanes = { patterns: OWN };
     const patterns = {
-      begin: async () => void calls.push("begin"),
+      begin: () => begun(calls.push("begin")),
       adopt: async () => {
         calls.push("adopt");
         const next = adoptions.shift();
@@ -126,6 +126,21 @@ describe("who looks for them", () => {
     await tend(subject, false);
     assert.deepEqual(calls, ["begin"]);
     lanes.patterns = [...OWN, { group: "billing", pattern: "x", regex: null }];
+    await tend(subject, false);
+    assert.deepEqual(calls, ["begin", "begin"]);
+  });
+
+  it("says it once where a look comes while it is being said, and again after a failure", async () => {
+    let fail!: (error: Error) => void;
+    const first = new Promise<void>((_resolve, reject) => (fail = reject));
+    const { strays: subject, calls, warnings } = strays([], 60_000, (nth) => (nth === 1 ? first : Promise.resolve()));
+    const beginning = subject.begin();
+    await tend(subject, false);
+    assert.deepEqual(calls, ["begin"]);
+    fail(new Error("no"));
+    await beginning;
+    assert.equal(warnings().length, 1);
+    await tend(subject, false);
     await tend(subject, false);
     assert.deepEqual(calls, ["begin", "begin"]);
   });
