@@ -7,6 +7,8 @@ export interface Statement {
   readonly params: readonly unknown[];
   /** As in `QueryOptions`. */
   readonly answerTimeoutMs?: number | undefined;
+  /** As in `QueryOptions`. */
+  readonly prepare?: boolean | undefined;
 }
 
 /** What became of statements that were sent together. */
@@ -31,6 +33,12 @@ export interface QueryOptions {
    * and the statement may have been executed. Given to a transaction, it also bounds BEGIN, COMMIT and savepoints.
    */
   readonly answerTimeoutMs?: number;
+  /**
+   * The server parses and plans the statement once for each connection, where no pooler shares connections. For the few
+   * whose text is always the same, and whose plan suits any size of the tables: it is kept for as long as the connection.
+   * Default false.
+   */
+  readonly prepare?: boolean;
 }
 
 /**

@@ -102,10 +102,10 @@ export class EventLog {
   /** A subscription that came while the read waited for its turn may want what it left out: the second leaves out nothing. */
   async #page(params: readonly unknown[]): Promise<PageRow[]> {
     const interest = this.#interest();
-    const found = await this.#storage.query<PageRow>(this.#pageSql, [...params, interest.names, interest.regex]);
+    const found = await this.#storage.query<PageRow>(this.#pageSql, [...params, interest.names, interest.regex], { prepare: true });
     const complete = found.every((row) => row.id === null || row.wanted);
     if (complete || this.#interest() === interest) return found;
-    return this.#storage.query<PageRow>(this.#pageSql, [...params, EVERYTHING.names, EVERYTHING.regex]);
+    return this.#storage.query<PageRow>(this.#pageSql, [...params, EVERYTHING.names, EVERYTHING.regex], { prepare: true });
   }
 
   /** Fetches what the first of `rows` lack, as much as fits a page. Returns how many are past the retention and gone. */

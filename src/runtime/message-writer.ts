@@ -76,7 +76,7 @@ export class MessageWriter {
   async writeIn(tx: Session, messages: readonly Encoded[]): Promise<Written> {
     const sorted = sort(messages, NO_NAMES);
     const { sql, params } = this.#statement(sorted);
-    return this.#written(messages, sorted, await tx.query<WriteResult>(sql, params));
+    return this.#written(messages, sorted, await tx.query<WriteResult>(sql, params, { prepare: true }));
   }
 
   /** With a NOTIFY for the log's readers, where nothing else is written of which it should tell. */
@@ -84,12 +84,12 @@ export class MessageWriter {
     const statement = this.#statement(sorted);
     const onlyLogged = sorted.news !== "none" && sorted.balanced.length + sorted.jobs.length === 0;
     const told = onlyLogged ? this.#notifier.accompany(sorted.news, (notice) => this.#storage.queryThen<WriteResult>(statement, notice)) : null;
-    if (told === null) return this.#written(messages, sorted, await this.#storage.query<WriteResult>(statement.sql, statement.params));
+    if (told === null) return this.#written(messages, sorted, await this.#storage.query<WriteResult>(statement.sql, statement.params, { prepare: true }));
     return { ...this.#written(messages, sorted, (await told).rows), events: "none" };
   }
 
   #statement(sorted: Sorted): Statement {
-    return { sql: this.#sql, params: parameters(this.#nodeId, sorted) };
+    return { sql: this.#sql, params: parameters(this.#nodeId, sorted), prepare: true };
   }
 
   #written(messages: readonly Encoded[], sorted: Sorted, rows: readonly WriteResult[]): Written {

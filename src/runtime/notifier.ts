@@ -11,7 +11,7 @@ export interface NotifierOptions {
 /** Lanes beyond this many are left to their workers' polling. */
 const MAX_LANES = 10_000;
 const RETRY_MS = 250;
-const ANSWER_LIMIT = { answerTimeoutMs: 5_000 };
+const OPTIONS = { answerTimeoutMs: 5_000, prepare: true };
 const SQL = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
 /**
@@ -76,14 +76,14 @@ export class Notifier {
     const wake = this.#take();
     if (wake.events === "none" && wake.lanes.length === 0 && wake.delayed.length === 0) return;
     const { sql, params } = this.#notice(wake);
-    this.#sending = this.#ended(wake, this.#options.storage.query(sql, params, ANSWER_LIMIT)).then(() => {
+    this.#sending = this.#ended(wake, this.#options.storage.query(sql, params, OPTIONS)).then(() => {
       this.#sending = undefined;
       this.#send();
     });
   }
 
   #notice(wake: Wake): Statement {
-    return { sql: SQL, params: [this.#options.storage.channel(WAKE_CHANNEL), encodeWake(wake)], ...ANSWER_LIMIT };
+    return { sql: SQL, params: [this.#options.storage.channel(WAKE_CHANNEL), encodeWake(wake)], ...OPTIONS };
   }
 
   async #ended(wake: Wake, sent: Promise<unknown>): Promise<void> {

@@ -108,6 +108,7 @@ export class JobQueue {
     const rows = await this.#storage.query<JobRow | LastRow>(
       `SELECT * FROM ${this.#functions.claim}($1, $2, $3, $4, $5, $6, $7)`,
       [quotas.map(({ lane }) => lane), quotas.map(({ quota }) => quota), quotas.map(({ from = BEGINNING }) => from), token, this.#nodeId, this.#leaseMs, ended],
+      { prepare: true },
     );
     const { claimedAtMs, tookMs, newest } = rows.pop() as LastRow;
     const jobs = (rows as JobRow[]).map((row) => ({ ...row, token, claimedAtMs }));
@@ -135,7 +136,7 @@ export class JobQueue {
 
   /** Returns the ids that were still ours, and are done now. */
   async complete(jobs: readonly JobRef[]): Promise<Set<string>> {
-    return idsOf(await this.#storage.query<{ id: string }>(`SELECT id FROM ${this.#functions.complete}($1, $2, $3)`, refArrays(jobs), RESERVED));
+    return idsOf(await this.#storage.query<{ id: string }>(`SELECT id FROM ${this.#functions.complete}($1, $2, $3)`, refArrays(jobs), { ...RESERVED, prepare: true }));
   }
 
   /** Moves each job to where its failure sends it. Returns the ids that were still ours. */
@@ -204,7 +205,7 @@ export class JobQueue {
    * lives; the idle limit ends it, and brings the row back, where this process is frozen.
    */
   completing(job: JobRef): Statement {
-    return { sql: `SELECT ${this.#functions.beginJob}($1, $2, $3, $4)`, params: [job.id, job.fence, job.token, Math.ceil(this.#leaseMs)] };
+    return { sql: `SELECT ${this.#functions.beginJob}($1, $2, $3, $4)`, params: [job.id, job.fence, job.token, Math.ceil(this.#leaseMs)], prepare: true };
   }
 
   /** Condition on a row `j` of jobs: it is held as the row `ref` of references says. */

@@ -18,6 +18,16 @@ export function meansUnavailable(error: unknown): boolean {
   return state !== null && (SERVER_UNAVAILABLE.has(state) || state.startsWith("08"));
 }
 
+/** The session has no statement prepared under this name. */
+export function isUnknownStatement(error: unknown): boolean {
+  return sqlState(error) === "26000";
+}
+
+/** What a prepared statement asks has been made anew, and returns other columns. */
+export function isOutdatedPlan(error: unknown): boolean {
+  return sqlState(error) === "0A000" && (error as { routine?: unknown }).routine === "RevalidateCachedQuery";
+}
+
 /** Postgres cannot be reached, or has gone away. Retryable: connections come back by themselves. `cause` stays in this process. */
 export function databaseUnavailable(what: string, cause?: unknown): MeshError {
   const reason = cause === undefined ? "" : `: ${reasonOf(toError(cause))}`;

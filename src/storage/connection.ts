@@ -1,14 +1,22 @@
 import { Socket } from "node:net";
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import pg from "pg";
-import type { Statement } from "../contract/storage.js";
+import type { QueryOptions, Statement } from "../contract/storage.js";
 import { requestCancel, type Backend } from "./cancel-request.js";
-import { databaseUnavailable, meansUnavailable } from "./connection-errors.js";
+import { databaseUnavailable, isOutdatedPlan, isUnknownStatement, meansUnavailable } from "./connection-errors.js";
+import { PreparedStatements } from "./prepared-statements.js";
 import { StatementBatch, type BatchOutcome, type SqlResult } from "./statement-batch.js";
 
 export interface ConnectionConfig {
   readonly url: string;
   readonly applicationName: string;
+}
+
+export interface PooledConnectionConfig extends ConnectionConfig {
+  /** Whether statements may be prepared, where the connection leads to the server itself. */
+  readonly mayPrepare: () => boolean;
+  /** Called once, when an open connection has turned out to be dead. */
+  readonly onLost: (connection: PooledConnection) => void;
 }
 
 /** Default of `QueryOptions.answerTimeoutMs`. */
@@ -62,32 +70,35 @@ export class PooledConnection {
   readonly #client: pg.Client;
   /** Below the encryption, where there is one. */
   readonly #socket: Socket;
-  readonly #onLost: (connection: PooledConnection) => void;
+  readonly #config: PooledConnectionConfig;
+  /** Null where a pooler may execute the next statement in another session. */
+  #prepared: PreparedStatements | null = null;
   #opened = false;
   #lost = false;
   #lossCause: Error | undefined;
+  #sessionChanged = false;
   /** The limit of the answer that was overdue. */
   #overdueMs: number | undefined;
   #busy = false;
   #touching: Promise<void> | undefined;
   #idleSince = 0;
 
-  private constructor(client: pg.Client, socket: Socket, onLost: (connection: PooledConnection) => void) {
+  private constructor(client: pg.Client, socket: Socket, config: PooledConnectionConfig) {
     this.#client = client;
     this.#socket = socket;
-    this.#onLost = onLost;
+    this.#config = config;
     client.on("error", (error) => this.#lose(error));
     client.on("end", () => this.#lose());
   }
 
-  /** `onLost` is called once, when an open connection has turned out to be dead. */
-  static async open(config: ConnectionConfig, onLost: (connection: PooledConnection) => void): Promise<PooledConnection> {
+  static async open(config: PooledConnectionConfig): Promise<PooledConnection> {
     const socket = new Socket();
     // It listens from the beginning: the server may end the session with the words that make it ready.
-    const connection = new PooledConnection(createClient(config, socket), socket, onLost);
+    const connection = new PooledConnection(createClient(config, socket), socket, config);
     try {
       await connection.#client.connect();
       if (connection.#lost) throw connection.#lossCause ?? new Error("the server has closed the connection");
+      if (await connection.#isDirect()) connection.#prepared = new PreparedStatements();
       connection.#opened = true;
       return connection;
     } catch (error) {
@@ -105,6 +116,11 @@ export class PooledConnection {
     return this.#overdueMs !== undefined;
   }
 
+  /** Given up because the server did not know what had been prepared on it. */
+  get sessionChanged(): boolean {
+    return this.#sessionChanged;
+  }
+
   /** No transaction is open, as far as the server has answered. */
   get outsideTransaction(): boolean {
     return this.#client.getTransactionStatus() === "I";
@@ -119,23 +135,32 @@ export class PooledConnection {
    * One at a time. Without an answer within `limitMs` the connection is given up: the kernel gives up on a peer that does
    * not confirm what was sent to it only after a quarter of an hour, and never on a frozen one.
    */
-  query(sql: string, params?: readonly unknown[], limitMs = ANSWER_TIMEOUT_MS): Promise<SqlResult> {
-    return this.#alone(() => this.#send(sql, params, limitMs));
+  query(sql: string, params?: readonly unknown[], { answerTimeoutMs = ANSWER_TIMEOUT_MS, prepare = false }: QueryOptions = {}): Promise<SqlResult> {
+    if (!prepare || this.#kept === null) return this.#alone(() => this.#send(sql, params, answerTimeoutMs));
+    return this.queryAll([{ sql, params: params ?? [], answerTimeoutMs, prepare }]).then(onlyResult);
   }
 
   /** Statements in one round trip. Those before the last are limited together, by the first one's limit. Rejects where a value cannot be sent, or the connection is lost. */
   queryAll(statements: readonly Statement[]): Promise<BatchOutcome> {
-    return this.#alone(() => this.#carryOut(statements, new StatementBatch(statements)));
+    return this.#alone(() => this.#carryOut(statements, this.#batch(statements)));
   }
 
   /** Sends both as `Storage.queryThen` does. Rejects where a value cannot be sent; nothing has been sent then. */
   async queryThen(first: Statement, next: Statement): Promise<{ readonly answer: Promise<SqlResult>; readonly answerToNext: Promise<SqlResult> }> {
-    const nextBatch = new StatementBatch([next]);
-    const firstBatch = new StatementBatch([first], nextBatch);
+    const nextBatch = this.#batch([next]);
+    const firstBatch = this.#batch([first], nextBatch);
     const answerToNext = new Promise<BatchOutcome>((resolve) => {
       firstBatch.onEnd = () => resolve(this.#carryOut([next], nextBatch));
     }).then(onlyResult);
     return { answer: this.#carryOut([first], firstBatch).then(onlyResult), answerToNext };
+  }
+
+  #batch(statements: readonly Statement[], next?: StatementBatch): StatementBatch {
+    return new StatementBatch(statements, this.#kept, next);
+  }
+
+  get #kept(): PreparedStatements | null {
+    return this.#config.mayPrepare() ? this.#prepared : null;
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {
@@ -160,7 +185,9 @@ export class PooledConnection {
     try {
       const result: SqlResult | SqlResult[] = await this.#client.query(sql, params as unknown[] | undefined);
       // Several statements in one string give several results: the last one counts.
-      return Array.isArray(result) ? (result.at(-1) as SqlResult) : result;
+      const results = Array.isArray(result) ? result : [result];
+      if (results.some(({ command }) => command === "DISCARD" || command === "DEALLOCATE")) this.#prepared?.forget();
+      return results.at(-1)!;
     } catch (error) {
       throw this.#judge(error);
     } finally {
@@ -185,9 +212,22 @@ export class PooledConnection {
     if (outcome.error === undefined) return outcome;
     // Of whoever asked: as it comes it leads to the socket.
     if (outcome.error instanceof Error) Error.captureStackTrace(outcome.error);
+    if (statements[outcome.results.length]?.prepare === true) this.#judgePrepared(outcome.error);
     const error = this.#judge(outcome.error);
     if (this.#lost) throw error;
     return outcome;
+  }
+
+  /** What is prepared anew on another connection will do. */
+  #judgePrepared(error: unknown): void {
+    this.#sessionChanged = isUnknownStatement(error);
+    if (this.#sessionChanged || isOutdatedPlan(error)) this.#lose();
+  }
+
+  /** Poolers give their clients the key of a session that is none of the server's (PgBouncer, `BackendKeyData`). */
+  async #isDirect(): Promise<boolean> {
+    const { rows } = await this.#send("SELECT pg_backend_pid() AS pid", [], CONNECT_TIMEOUT_MS);
+    return rows[0]!["pid"] === (this.#client as unknown as Backend).processID;
   }
 
   #limit(limitMs: number): NodeJS.Timeout | undefined {
@@ -253,6 +293,6 @@ export class PooledConnection {
     if (this.#lost) return;
     this.#lost = true;
     this.#lossCause = cause;
-    if (this.#opened) this.#onLost(this);
+    if (this.#opened) this.#config.onLost(this);
   }
 }

@@ -9,7 +9,7 @@ export const NOT_HELD = "CM002";
 
 /**
  * Statements that run for each call are functions: Postgres keeps the plan of a function, and planning one of these anew took
- * longer than its execution. Prepared statements would keep it too, but not through a pooler. A plan that was made while the
+ * longer than its execution. Prepared statements keep it too, but there are none behind a pooler. A plan that was made while the
  * tables were empty, as those of a queue mostly are, is kept when they fill up: the settings of the function hold while it
  * is planned, and each condition names its rows, so that whatever a table looks like, they are found by index.
  */

@@ -39,6 +39,7 @@ export class ConnectionPool {
   readonly #waiters = new Set<Waiter>();
   readonly #reserved = new Set<Waiter>();
   #connecting = 0;
+  #mayPrepare = true;
   #reachable = true;
   /** Why the last connection could not be made. */
   #failure: MeshError | undefined;
@@ -164,7 +165,7 @@ export class ConnectionPool {
   async #connect(): Promise<void> {
     this.#connecting++;
     try {
-      const connection = await PooledConnection.open(this.#options, (lost) => this.#onLost(lost));
+      const connection = await PooledConnection.open({ ...this.#options, mayPrepare: () => this.#mayPrepare, onLost: (lost) => this.#onLost(lost) });
       this.#connecting--;
       this.#failure = undefined;
       this.#open.add(connection);
@@ -181,6 +182,10 @@ export class ConnectionPool {
   }
 
   #onLost(connection: PooledConnection): void {
+    if (connection.sessionChanged && this.#mayPrepare) {
+      this.#mayPrepare = false;
+      this.#options.log.warn("a statement prepared on a connection to Postgres was gone, as where a pooler shares sessions unseen: from now on none are prepared");
+    }
     const index = this.#idle.indexOf(connection);
     if (index >= 0) {
       this.#idle.splice(index, 1);

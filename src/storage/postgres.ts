@@ -55,7 +55,7 @@ class PostgresStorage implements Storage, TransactionHost {
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
     const connection = await this.acquire(options, options?.reserved);
     try {
-      const { rows } = await connection.query(sql, params, options?.answerTimeoutMs);
+      const { rows } = await connection.query(sql, params, options);
       return rows as T[];
     } finally {
       this.#pool.release(connection);

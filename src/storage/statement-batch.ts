@@ -1,5 +1,6 @@
 import pg from "pg";
 import type { Row, Statement } from "../contract/storage.js";
+import type { PreparedStatement, PreparedStatements } from "./prepared-statements.js";
 
 /** What became of statements that were sent together. */
 export interface BatchOutcome {
@@ -13,6 +14,13 @@ export interface SqlResult {
   readonly rows: Row[];
   /** Command tag: `SELECT`, `COMMIT`, … */
   readonly command: string;
+}
+
+interface Sendable {
+  readonly text: string;
+  readonly values: readonly unknown[];
+  /** Null: parsed anew. */
+  readonly prepared: PreparedStatement | null;
 }
 
 /** What the driver does beyond what its types say. */
@@ -37,7 +45,7 @@ const toWireValue = (pg as unknown as { utils: { prepareValue(value: unknown): u
  * that Postgres skips what comes after a statement that fails (PostgreSQL manual, "Pipelining" in the frontend protocol).
  */
 export class StatementBatch implements pg.Submittable {
-  readonly #statements: readonly { readonly text: string; readonly values: readonly unknown[] }[];
+  readonly #statements: readonly Sendable[];
   readonly #next: StatementBatch | null;
   #sent = false;
   readonly #results: SqlResult[] = [];
@@ -50,10 +58,17 @@ export class StatementBatch implements pg.Submittable {
   onEnd: () => void = () => undefined;
   readonly outcome = new Promise<BatchOutcome>((resolve) => (this.#resolve = resolve));
 
-  /** `next` is sent along. Throws where a value cannot be sent; nothing has been sent then. */
-  constructor(statements: readonly Statement[], next: StatementBatch | null = null) {
+  /**
+   * `kept`: of the connection, null where it cannot keep any. `next` is sent along. Throws where a value cannot be sent;
+   * nothing has been sent then.
+   */
+  constructor(statements: readonly Statement[], kept: PreparedStatements | null, next: StatementBatch | null = null) {
     this.#next = next;
-    this.#statements = statements.map(({ sql, params }) => ({ text: sql, values: params.map(toWireValue) }));
+    this.#statements = statements.map(({ sql, params, prepare }) => ({
+      text: sql,
+      values: params.map(toWireValue),
+      prepared: prepare === true && kept !== null ? kept.of(sql) : null,
+    }));
   }
 
   submit(connection: pg.Connection): void {
@@ -67,11 +82,16 @@ export class StatementBatch implements pg.Submittable {
 
   #send(wire: Wire): void {
     this.#sent = true;
-    for (const [index, { text, values }] of this.#statements.entries()) {
+    for (const [index, { text, values, prepared }] of this.#statements.entries()) {
       // Else the server keeps the answers to those before until the last one, which may take long, is done.
       if (index > 0 && index === this.#statements.length - 1) wire.flush();
-      wire.parse({ name: "", text, types: [] }, true);
-      wire.bind({ values: values as unknown[] } as unknown as pg.BindConfig, true);
+      const name = prepared?.name ?? "";
+      if (prepared?.ready !== true) {
+        // It may be there: a statement that failed in its execution was prepared all the same.
+        if (prepared !== null) wire.close({ type: "S", name }, true);
+        wire.parse({ name, text, types: [] }, true);
+      }
+      wire.bind({ statement: name, values: values as unknown[] } as unknown as pg.BindConfig, true);
       wire.describe({ type: "P", name: "" } as unknown as pg.MessageConfig, true);
       wire.execute({} as pg.ExecuteConfig, true);
     }
@@ -114,6 +134,8 @@ export class StatementBatch implements pg.Submittable {
   }
 
   #statementDone(): void {
+    const { prepared } = this.#statements[this.#results.length]!;
+    if (prepared !== null) prepared.ready = true;
     this.#results.push(this.#current);
     this.#current = newResult();
     this.onResult();

@@ -57,7 +57,7 @@ export class PostgresTransaction implements OwnedTransaction {
 
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
     const level = this.#innermost();
-    const { rows } = await level.#inOrder(() => level.#send(sql, params, options?.answerTimeoutMs));
+    const { rows } = await level.#inOrder(() => level.#send(sql, params, options));
     return rows as T[];
   }
 
@@ -130,15 +130,15 @@ export class PostgresTransaction implements OwnedTransaction {
   }
 
   /** The first thing that is asked of the server begins the transaction. */
-  async #send(sql: string, params: readonly unknown[] = [], limitMs?: number): Promise<SqlResult> {
+  async #send(sql: string, params: readonly unknown[] = [], options?: QueryOptions): Promise<SqlResult> {
     // Without parameters the text may be several commands, which the server takes only by themselves.
     if (params.length === 0 && !this.#begun) await this.#sendAll([]);
     if (this.#begun) {
-      const result = await this.#connection.query(sql, params, limitMs);
+      const result = await this.#connection.query(sql, params, options);
       this.#endedByHand = this.#connection.outsideTransaction;
       return result;
     }
-    const { results, error } = await this.#sendAll([{ sql, params, answerTimeoutMs: limitMs }]);
+    const { results, error } = await this.#sendAll([{ ...options, sql, params }]);
     if (error !== undefined) throw error;
     return results[0]!;
   }
@@ -200,7 +200,7 @@ export class PostgresTransaction implements OwnedTransaction {
   }
 
   #control(sql: string): Promise<SqlResult> {
-    return this.#send(sql, [], this.#limitMs);
+    return this.#send(sql, [], { answerTimeoutMs: this.#limitMs });
   }
 
   #limited(sql: string): Statement {

@@ -13,6 +13,8 @@ export interface Relay {
   close(): Promise<void>;
   /** What goes to the server in place of what a client sent. */
   rewrite: (sent: Buffer) => Buffer;
+  /** What comes back in place of what the server answered. */
+  rewriteAnswer: (answer: Buffer) => Buffer;
   /** Called with what clients send; true: cut this connection instead of relaying it. */
   cutWhen: (sent: Buffer) => boolean;
 }
@@ -34,7 +36,7 @@ export async function relayTo(target: string): Promise<Relay> {
     };
     for (const socket of pair) socket.on("error", end).on("close", end);
     client.on("data", (data) => (relay.cutWhen(data) ? end() : upstream.write(relay.rewrite(data))));
-    upstream.on("data", (data) => client.write(data));
+    upstream.on("data", (data) => client.write(relay.rewriteAnswer(data)));
     if (frozen) for (const socket of pair) socket.pause();
   };
   const listen = async (at: number): Promise<void> => {
@@ -70,6 +72,7 @@ export async function relayTo(target: string): Promise<Relay> {
     close: stop,
     cutWhen: () => false,
     rewrite: (sent) => sent,
+    rewriteAnswer: (answer) => answer,
   };
   return relay;
 }
