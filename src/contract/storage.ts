@@ -34,9 +34,8 @@ export interface QueryOptions {
    */
   readonly answerTimeoutMs?: number;
   /**
-   * The server parses and plans the statement once for each connection, where no pooler shares connections. For the few
-   * whose text is always the same, and whose plan suits any size of the tables: it is kept for as long as the connection.
-   * Default false.
+   * The server parses the statement once for each connection, and keeps its plan, where no pooler shares connections. For one
+   * command whose text is always the same, and whose plan suits any size of the tables. Default false.
    */
   readonly prepare?: boolean;
 }

@@ -44,7 +44,7 @@ export class JobSession implements Session {
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
     // Without parameters the text may be several commands, which go to the server only by themselves.
     if (this.#opening !== undefined || params === undefined || params.length === 0) return (await this.#open(options)).query<T>(sql, params, options);
-    const { rows, error } = (await this.#begun(options, [{ sql, params, answerTimeoutMs: options?.answerTimeoutMs }])).first;
+    const { rows, error } = (await this.#begun(options, [{ sql, params, answerTimeoutMs: options?.answerTimeoutMs, prepare: options?.prepare }])).first;
     if (error !== undefined) throw error;
     return rows[0] as T[];
   }

@@ -74,7 +74,7 @@ export class Strays {
     try {
       if (own.length > 0) await this.#options.patterns.begin(own);
     } catch (error) {
-      this.#begun = undefined;
+      if (this.#begun === own) this.#begun = undefined;
       throw error;
     }
   }

@@ -18,14 +18,12 @@ export function meansUnavailable(error: unknown): boolean {
   return state !== null && (SERVER_UNAVAILABLE.has(state) || state.startsWith("08"));
 }
 
-/** The session has no statement prepared under this name. */
-export function isUnknownStatement(error: unknown): boolean {
-  return sqlState(error) === "26000";
-}
+/** With which Postgres refuses a prepared statement that the session does not have. */
+export const UNKNOWN_STATEMENT = "26000";
 
-/** What a prepared statement asks has been made anew, and returns other columns. */
-export function isOutdatedPlan(error: unknown): boolean {
-  return sqlState(error) === "0A000" && (error as { routine?: unknown }).routine === "RevalidateCachedQuery";
+/** A prepared statement can fail like this only because it is one: what it names has been made anew, or it is gone. */
+export function mayBeOutdated(error: unknown): boolean {
+  return /^(?:26000|0A|42)/.test(sqlState(error) ?? "");
 }
 
 /** Postgres cannot be reached, or has gone away. Retryable: connections come back by themselves. `cause` stays in this process. */

@@ -3,7 +3,7 @@ import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import pg from "pg";
 import type { QueryOptions, Statement } from "../contract/storage.js";
 import { requestCancel, type Backend } from "./cancel-request.js";
-import { databaseUnavailable, isOutdatedPlan, isUnknownStatement, meansUnavailable } from "./connection-errors.js";
+import { databaseUnavailable, meansUnavailable, sqlState, UNKNOWN_STATEMENT } from "./connection-errors.js";
 import { PreparedStatements } from "./prepared-statements.js";
 import { StatementBatch, type BatchOutcome, type SqlResult } from "./statement-batch.js";
 
@@ -15,6 +15,8 @@ export interface ConnectionConfig {
 export interface PooledConnectionConfig extends ConnectionConfig {
   /** Whether statements may be prepared, where the connection leads to the server itself. */
   readonly mayPrepare: () => boolean;
+  /** Called when the server did not know a statement that it had prepared for this connection. */
+  readonly onSessionChanged: () => void;
   /** Called once, when an open connection has turned out to be dead. */
   readonly onLost: (connection: PooledConnection) => void;
 }
@@ -26,12 +28,13 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const CONNECT_TIMEOUT_MS = 5_000;
 const KEEP_ALIVE_DELAY_MS = 10_000;
 const GOODBYE_MS = 1_000;
+const DROPS_PREPARED = /\b(?:deallocate|discard)\b/i;
 /** A connection idle for longer may have been closed by the server without our having read so yet. */
 const STALE_AFTER_MS = 100;
 
 const limitOf = ({ answerTimeoutMs = ANSWER_TIMEOUT_MS }: Statement): number => answerTimeoutMs;
 
-function onlyResult({ results, error }: BatchOutcome): SqlResult {
+export function onlyResult({ results, error }: BatchOutcome): SqlResult {
   if (error !== undefined) throw error;
   return results[0]!;
 }
@@ -73,10 +76,11 @@ export class PooledConnection {
   readonly #config: PooledConnectionConfig;
   /** Null where a pooler may execute the next statement in another session. */
   #prepared: PreparedStatements | null = null;
+  /** Whether that is known, or would be worth asking. */
+  #directness: "unasked" | "wanted" | "asked" = "unasked";
   #opened = false;
   #lost = false;
   #lossCause: Error | undefined;
-  #sessionChanged = false;
   /** The limit of the answer that was overdue. */
   #overdueMs: number | undefined;
   #busy = false;
@@ -98,7 +102,6 @@ export class PooledConnection {
     try {
       await connection.#client.connect();
       if (connection.#lost) throw connection.#lossCause ?? new Error("the server has closed the connection");
-      if (await connection.#isDirect()) connection.#prepared = new PreparedStatements();
       connection.#opened = true;
       return connection;
     } catch (error) {
@@ -116,11 +119,6 @@ export class PooledConnection {
     return this.#overdueMs !== undefined;
   }
 
-  /** Given up because the server did not know what had been prepared on it. */
-  get sessionChanged(): boolean {
-    return this.#sessionChanged;
-  }
-
   /** No transaction is open, as far as the server has answered. */
   get outsideTransaction(): boolean {
     return this.#client.getTransactionStatus() === "I";
@@ -136,31 +134,35 @@ export class PooledConnection {
    * not confirm what was sent to it only after a quarter of an hour, and never on a frozen one.
    */
   query(sql: string, params?: readonly unknown[], { answerTimeoutMs = ANSWER_TIMEOUT_MS, prepare = false }: QueryOptions = {}): Promise<SqlResult> {
-    if (!prepare || this.#kept === null) return this.#alone(() => this.#send(sql, params, answerTimeoutMs));
+    if (!prepare) return this.#alone(() => this.#send(sql, params, answerTimeoutMs));
     return this.queryAll([{ sql, params: params ?? [], answerTimeoutMs, prepare }]).then(onlyResult);
   }
 
   /** Statements in one round trip. Those before the last are limited together, by the first one's limit. Rejects where a value cannot be sent, or the connection is lost. */
   queryAll(statements: readonly Statement[]): Promise<BatchOutcome> {
-    return this.#alone(() => this.#carryOut(statements, this.#batch(statements)));
+    return this.#alone(async () => {
+      const { outsideTransaction } = this;
+      const outcome = await this.#carryOut(statements, this.#batch(statements));
+      if (!outcome.outdated || !outsideTransaction) return outcome;
+      // Nothing of it stays, a BEGIN neither, so it can be done once more.
+      await this.#send("ROLLBACK", [], ANSWER_TIMEOUT_MS);
+      return this.#carryOut(statements, this.#batch(statements));
+    });
   }
 
   /** Sends both as `Storage.queryThen` does. Rejects where a value cannot be sent; nothing has been sent then. */
-  async queryThen(first: Statement, next: Statement): Promise<{ readonly answer: Promise<SqlResult>; readonly answerToNext: Promise<SqlResult> }> {
+  async queryThen(first: Statement, next: Statement): Promise<{ readonly outcome: Promise<BatchOutcome>; readonly answerToNext: Promise<SqlResult> }> {
     const nextBatch = this.#batch([next]);
     const firstBatch = this.#batch([first], nextBatch);
     const answerToNext = new Promise<BatchOutcome>((resolve) => {
       firstBatch.onEnd = () => resolve(this.#carryOut([next], nextBatch));
     }).then(onlyResult);
-    return { answer: this.#carryOut([first], firstBatch).then(onlyResult), answerToNext };
+    return { outcome: this.#carryOut([first], firstBatch), answerToNext };
   }
 
   #batch(statements: readonly Statement[], next?: StatementBatch): StatementBatch {
-    return new StatementBatch(statements, this.#kept, next);
-  }
-
-  get #kept(): PreparedStatements | null {
-    return this.#config.mayPrepare() ? this.#prepared : null;
+    if (this.#directness === "unasked" && statements.some(({ prepare }) => prepare)) this.#directness = "wanted";
+    return new StatementBatch(statements, this.#config.mayPrepare() ? this.#prepared : null, next);
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {
@@ -176,18 +178,35 @@ export class PooledConnection {
   /** Lets the server see life on a connection that waits for its user. Never rejects. */
   touch(): Promise<void> {
     if (this.#busy) return Promise.resolve();
+    return this.#aside("SELECT 1", () => undefined);
+  }
+
+  /**
+   * Between two users, after one who wanted statements prepared: finds out, once, whether they can be. The next one waits for
+   * the answer. Poolers give their clients the key of a session that is none of the server's (PgBouncer, `BackendKeyData`).
+   */
+  learn(): void {
+    if (this.#directness !== "wanted" || !this.#config.mayPrepare()) return;
+    this.#directness = "asked";
+    const { processID } = this.#client as unknown as Backend;
+    void this.#aside("SELECT pg_backend_pid() AS pid", ({ rows }) => {
+      if (rows[0]!["pid"] === processID) this.#prepared = new PreparedStatements();
+    });
+  }
+
+  /** Never rejects. */
+  #aside(sql: string, onAnswer: (result: SqlResult) => void): Promise<void> {
     const ended = (): void => void (this.#touching = undefined);
-    return (this.#touching ??= this.#send("SELECT 1", [], ANSWER_TIMEOUT_MS).then(ended, ended));
+    return (this.#touching ??= this.#send(sql, [], ANSWER_TIMEOUT_MS).then(onAnswer).then(ended, ended));
   }
 
   async #send(sql: string, params: readonly unknown[] | undefined, limitMs: number): Promise<SqlResult> {
+    if (DROPS_PREPARED.test(sql)) this.#prepared?.forget();
     const limit = this.#limit(limitMs);
     try {
       const result: SqlResult | SqlResult[] = await this.#client.query(sql, params as unknown[] | undefined);
       // Several statements in one string give several results: the last one counts.
-      const results = Array.isArray(result) ? result : [result];
-      if (results.some(({ command }) => command === "DISCARD" || command === "DEALLOCATE")) this.#prepared?.forget();
-      return results.at(-1)!;
+      return Array.isArray(result) ? (result.at(-1) as SqlResult) : result;
     } catch (error) {
       throw this.#judge(error);
     } finally {
@@ -212,22 +231,10 @@ export class PooledConnection {
     if (outcome.error === undefined) return outcome;
     // Of whoever asked: as it comes it leads to the socket.
     if (outcome.error instanceof Error) Error.captureStackTrace(outcome.error);
-    if (statements[outcome.results.length]?.prepare === true) this.#judgePrepared(outcome.error);
+    if (outcome.outdated && sqlState(outcome.error) === UNKNOWN_STATEMENT) this.#config.onSessionChanged();
     const error = this.#judge(outcome.error);
     if (this.#lost) throw error;
     return outcome;
-  }
-
-  /** What is prepared anew on another connection will do. */
-  #judgePrepared(error: unknown): void {
-    this.#sessionChanged = isUnknownStatement(error);
-    if (this.#sessionChanged || isOutdatedPlan(error)) this.#lose();
-  }
-
-  /** Poolers give their clients the key of a session that is none of the server's (PgBouncer, `BackendKeyData`). */
-  async #isDirect(): Promise<boolean> {
-    const { rows } = await this.#send("SELECT pg_backend_pid() AS pid", [], CONNECT_TIMEOUT_MS);
-    return rows[0]!["pid"] === (this.#client as unknown as Backend).processID;
   }
 
   #limit(limitMs: number): NodeJS.Timeout | undefined {

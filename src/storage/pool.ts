@@ -72,6 +72,7 @@ export class ConnectionPool {
     if (!connection.reusable || this.#closing !== undefined) return this.discard(connection);
     this.#reachable = true;
     this.#lent.delete(connection);
+    connection.learn();
     const waiter = this.#nextWaiter();
     if (waiter !== undefined) return this.#serve(waiter, connection);
     connection.rest();
@@ -165,7 +166,12 @@ export class ConnectionPool {
   async #connect(): Promise<void> {
     this.#connecting++;
     try {
-      const connection = await PooledConnection.open({ ...this.#options, mayPrepare: () => this.#mayPrepare, onLost: (lost) => this.#onLost(lost) });
+      const connection = await PooledConnection.open({
+        ...this.#options,
+        mayPrepare: () => this.#mayPrepare,
+        onSessionChanged: () => this.#stopPreparing(),
+        onLost: (lost) => this.#onLost(lost),
+      });
       this.#connecting--;
       this.#failure = undefined;
       this.#open.add(connection);
@@ -181,11 +187,15 @@ export class ConnectionPool {
     }
   }
 
+  #stopPreparing(): void {
+    if (!this.#mayPrepare) return;
+    this.#mayPrepare = false;
+    this.#options.log.warn(
+      "a statement that Postgres had prepared for a connection was gone, as where a pooler shares sessions unseen, or a function executed DEALLOCATE: from now on none are prepared",
+    );
+  }
+
   #onLost(connection: PooledConnection): void {
-    if (connection.sessionChanged && this.#mayPrepare) {
-      this.#mayPrepare = false;
-      this.#options.log.warn("a statement prepared on a connection to Postgres was gone, as where a pooler shares sessions unseen: from now on none are prepared");
-    }
     const index = this.#idle.indexOf(connection);
     if (index >= 0) {
       this.#idle.splice(index, 1);

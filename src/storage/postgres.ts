@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Listener, ListenerHandlers, OwnedTransaction, QueryOptions, Row, Statement, Storage, Transaction } from "../contract/storage.js";
 import { MeshConfigurationError } from "../errors.js";
-import type { PooledConnection } from "./connection.js";
+import { onlyResult, type PooledConnection } from "./connection.js";
 import { sqlState } from "./connection-errors.js";
 import { PostgresListener } from "./listener.js";
 import { channelName, quoteIdentifier } from "./names.js";
@@ -67,8 +67,10 @@ class PostgresStorage implements Storage, TransactionHost {
     const sent = connection.queryThen(first, next);
     const release = (): void => this.#pool.release(connection);
     sent.then(({ answerToNext }) => answerToNext).then(release, release);
-    const { answer, answerToNext } = await sent;
-    return { rows: (await answer).rows as T[], next: answerToNext.then(() => undefined) };
+    const { outcome, answerToNext } = await sent;
+    const answer = await outcome;
+    if (answer.outdated) return this.queryThen(first, next);
+    return { rows: onlyResult(answer).rows as T[], next: answerToNext.then(() => undefined) };
   }
 
   async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {

@@ -7,6 +7,9 @@ export interface PreparedStatement {
   ready: boolean;
 }
 
+/** Of one connection. A text beyond them is parsed each time. */
+const MAX_STATEMENTS = 100;
+
 /**
  * What the server keeps prepared for one connection, by its text. A name is that of one text everywhere: where sessions are
  * shared without a sign of it, another client's statement must not be taken for this one.
@@ -14,15 +17,16 @@ export interface PreparedStatement {
 export class PreparedStatements {
   readonly #bySql = new Map<string, PreparedStatement>();
 
-  of(sql: string): PreparedStatement {
+  of(sql: string): PreparedStatement | null {
     const known = this.#bySql.get(sql);
     if (known !== undefined) return known;
+    if (this.#bySql.size === MAX_STATEMENTS) return null;
     const added = { name: `mesh_${createHash("sha1").update(sql).digest("hex")}`, ready: false };
     this.#bySql.set(sql, added);
     return added;
   }
 
-  /** Somebody had the server drop them all. */
+  /** Each is parsed anew at its next use, whether the server still has it or not. */
   forget(): void {
     this.#bySql.clear();
   }

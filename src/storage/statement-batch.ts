@@ -1,5 +1,6 @@
 import pg from "pg";
 import type { Row, Statement } from "../contract/storage.js";
+import { mayBeOutdated } from "./connection-errors.js";
 import type { PreparedStatement, PreparedStatements } from "./prepared-statements.js";
 
 /** What became of statements that were sent together. */
@@ -8,6 +9,8 @@ export interface BatchOutcome {
   readonly results: readonly SqlResult[];
   /** Of the one after them; undefined where there is none. None after it was executed. */
   readonly error: unknown;
+  /** It failed as one does that was prepared before something changed on the server; parsed anew, it may not. */
+  readonly outdated: boolean;
 }
 
 export interface SqlResult {
@@ -21,6 +24,8 @@ interface Sendable {
   readonly values: readonly unknown[];
   /** Null: parsed anew. */
   readonly prepared: PreparedStatement | null;
+  /** Sent without its text. */
+  byName: boolean;
 }
 
 /** What the driver does beyond what its types say. */
@@ -68,6 +73,7 @@ export class StatementBatch implements pg.Submittable {
       text: sql,
       values: params.map(toWireValue),
       prepared: prepare === true && kept !== null ? kept.of(sql) : null,
+      byName: false,
     }));
   }
 
@@ -82,11 +88,13 @@ export class StatementBatch implements pg.Submittable {
 
   #send(wire: Wire): void {
     this.#sent = true;
-    for (const [index, { text, values, prepared }] of this.#statements.entries()) {
+    for (const [index, statement] of this.#statements.entries()) {
+      const { text, values, prepared } = statement;
       // Else the server keeps the answers to those before until the last one, which may take long, is done.
       if (index > 0 && index === this.#statements.length - 1) wire.flush();
       const name = prepared?.name ?? "";
-      if (prepared?.ready !== true) {
+      statement.byName = prepared?.ready === true;
+      if (!statement.byName) {
         // It may be there: a statement that failed in its execution was prepared all the same.
         if (prepared !== null) wire.close({ type: "S", name }, true);
         wire.parse({ name, text, types: [] }, true);
@@ -129,8 +137,15 @@ export class StatementBatch implements pg.Submittable {
   }
 
   #end(error: unknown): void {
-    this.#resolve({ results: this.#results, error });
+    this.#resolve({ results: this.#results, error, outdated: error !== undefined && this.#isOutdated(error) });
     this.onEnd();
+  }
+
+  #isOutdated(error: unknown): boolean {
+    const failed = this.#statements[this.#results.length];
+    if (failed === undefined || !failed.byName || !mayBeOutdated(error)) return false;
+    failed.prepared!.ready = false;
+    return true;
   }
 
   #statementDone(): void {

@@ -138,17 +138,17 @@ export class PostgresTransaction implements OwnedTransaction {
       this.#endedByHand = this.#connection.outsideTransaction;
       return result;
     }
-    const { results, error } = await this.#sendAll([{ ...options, sql, params }]);
+    const { results, error } = await this.#sendAll([{ sql, params, answerTimeoutMs: options?.answerTimeoutMs, prepare: options?.prepare }]);
     if (error !== undefined) throw error;
     return results[0]!;
   }
 
   async #sendAll(statements: readonly Statement[]): Promise<BatchOutcome> {
     if (this.#begun) return this.#connection.queryAll(statements);
-    const { results, error } = await this.#begin([this.#limited("BEGIN"), ...statements]);
-    this.#begun = results.length > 0;
-    if (!this.#begun) throw error;
-    return { results: results.slice(1), error };
+    const outcome = await this.#begin([this.#limited("BEGIN"), ...statements]);
+    this.#begun = outcome.results.length > 0;
+    if (!this.#begun) throw outcome.error;
+    return { ...outcome, results: outcome.results.slice(1) };
   }
 
   async #begin(statements: readonly Statement[]): Promise<BatchOutcome> {

@@ -145,6 +145,19 @@ describe("who looks for them", () => {
     assert.deepEqual(calls, ["begin", "begin"]);
   });
 
+  it("does not take a failure for that of what it has said since, for other patterns", async () => {
+    let fail!: (error: Error) => void;
+    const first = new Promise<void>((_resolve, reject) => (fail = reject));
+    const { strays: subject, calls, lanes } = strays([], 60_000, (nth) => (nth === 1 ? first : Promise.resolve()));
+    const beginning = subject.begin();
+    lanes.patterns = [...OWN];
+    await tend(subject, false);
+    fail(new Error("no"));
+    await beginning;
+    await tend(subject, false);
+    assert.deepEqual(calls, ["begin", "begin"]);
+  });
+
   it("compares again at once after it took over as many as it can at once", async () => {
     const { strays: subject, calls } = strays([{ lanes: ["a", "a"], full: true }, { lanes: [], full: false }]);
     await tend(subject, true);
