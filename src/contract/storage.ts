@@ -34,8 +34,9 @@ export interface QueryOptions {
    */
   readonly answerTimeoutMs?: number;
   /**
-   * The server parses the statement once for each connection, and keeps its plan, where no pooler shares connections. For one
-   * command whose text is always the same, and whose plan suits any size of the tables. Default false.
+   * The server keeps the statement parsed and planned for each connection that uses it again, where no pooler shares connections.
+   * For one command whose text is always the same, whose plan suits any size of the tables, and which a rollback undoes: where
+   * it fails as if what it names had changed, it may be executed a second time. Default false.
    */
   readonly prepare?: boolean;
 }

@@ -21,7 +21,7 @@ export function meansUnavailable(error: unknown): boolean {
 /** With which Postgres refuses a prepared statement that the session does not have. */
 export const UNKNOWN_STATEMENT = "26000";
 
-/** A prepared statement can fail like this only because it is one: what it names has been made anew, or it is gone. */
+/** A prepared statement can fail like this because it is one: it is gone, or what it names has been made anew. */
 export function mayBeOutdated(error: unknown): boolean {
   return /^(?:26000|0A|42)/.test(sqlState(error) ?? "");
 }

@@ -5,7 +5,7 @@ import type { QueryOptions, Statement } from "../contract/storage.js";
 import { requestCancel, type Backend } from "./cancel-request.js";
 import { databaseUnavailable, meansUnavailable, sqlState, UNKNOWN_STATEMENT } from "./connection-errors.js";
 import { PreparedStatements } from "./prepared-statements.js";
-import { StatementBatch, type BatchOutcome, type SqlResult } from "./statement-batch.js";
+import { onlyResult, StatementBatch, type BatchOutcome, type SqlResult } from "./statement-batch.js";
 
 export interface ConnectionConfig {
   readonly url: string;
@@ -28,16 +28,12 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const CONNECT_TIMEOUT_MS = 5_000;
 const KEEP_ALIVE_DELAY_MS = 10_000;
 const GOODBYE_MS = 1_000;
-const DROPS_PREPARED = /\b(?:deallocate|discard)\b/i;
+const LEARN_LIMIT_MS = 5_000;
+const DROPS_PREPARED = /(?:^|;)\s*(?:deallocate|discard)\b/i;
 /** A connection idle for longer may have been closed by the server without our having read so yet. */
 const STALE_AFTER_MS = 100;
 
 const limitOf = ({ answerTimeoutMs = ANSWER_TIMEOUT_MS }: Statement): number => answerTimeoutMs;
-
-export function onlyResult({ results, error }: BatchOutcome): SqlResult {
-  if (error !== undefined) throw error;
-  return results[0]!;
-}
 
 export function createClient({ url, applicationName }: ConnectionConfig, socket = new Socket()): pg.Client {
   const client = new pg.Client({
@@ -133,25 +129,26 @@ export class PooledConnection {
    * One at a time. Without an answer within `limitMs` the connection is given up: the kernel gives up on a peer that does
    * not confirm what was sent to it only after a quarter of an hour, and never on a frozen one.
    */
-  query(sql: string, params?: readonly unknown[], { answerTimeoutMs = ANSWER_TIMEOUT_MS, prepare = false }: QueryOptions = {}): Promise<SqlResult> {
+  query(sql: string, params?: readonly unknown[], { answerTimeoutMs = ANSWER_TIMEOUT_MS, prepare = false }: QueryOptions = {}, atRest = false): Promise<SqlResult> {
     if (!prepare) return this.#alone(() => this.#send(sql, params, answerTimeoutMs));
-    return this.queryAll([{ sql, params: params ?? [], answerTimeoutMs, prepare }]).then(onlyResult);
+    return this.queryAll([{ sql, params: params ?? [], answerTimeoutMs, prepare }], atRest).then(onlyResult);
   }
 
-  /** Statements in one round trip. Those before the last are limited together, by the first one's limit. Rejects where a value cannot be sent, or the connection is lost. */
-  queryAll(statements: readonly Statement[]): Promise<BatchOutcome> {
+  /**
+   * Statements in one round trip. Those before the last are limited together, by the first one's limit. Rejects where a value cannot be sent, or the connection is lost.
+   * `atRest`: no transaction has begun before them, so that what proves outdated can be undone and sent once more.
+   */
+  queryAll(statements: readonly Statement[], atRest = false): Promise<BatchOutcome> {
     return this.#alone(async () => {
-      const { outsideTransaction } = this;
       const outcome = await this.#carryOut(statements, this.#batch(statements));
-      if (!outcome.outdated || !outsideTransaction) return outcome;
-      // Nothing of it stays, a BEGIN neither, so it can be done once more.
-      await this.#send("ROLLBACK", [], ANSWER_TIMEOUT_MS);
+      if (!outcome.outdated || !atRest) return outcome;
+      if (outcome.results.length > 0) await this.#send("ROLLBACK", [], limitOf(statements[0]!));
       return this.#carryOut(statements, this.#batch(statements));
     });
   }
 
-  /** Sends both as `Storage.queryThen` does. Rejects where a value cannot be sent; nothing has been sent then. */
-  async queryThen(first: Statement, next: Statement): Promise<{ readonly outcome: Promise<BatchOutcome>; readonly answerToNext: Promise<SqlResult> }> {
+  /** Sends both as `Storage.queryThen` does. Throws where a value cannot be sent; nothing has been sent then. */
+  queryThen(first: Statement, next: Statement): { readonly outcome: Promise<BatchOutcome>; readonly answerToNext: Promise<SqlResult> } {
     const nextBatch = this.#batch([next]);
     const firstBatch = this.#batch([first], nextBatch);
     const answerToNext = new Promise<BatchOutcome>((resolve) => {
@@ -178,26 +175,24 @@ export class PooledConnection {
   /** Lets the server see life on a connection that waits for its user. Never rejects. */
   touch(): Promise<void> {
     if (this.#busy) return Promise.resolve();
-    return this.#aside("SELECT 1", () => undefined);
-  }
-
-  /**
-   * Between two users, after one who wanted statements prepared: finds out, once, whether they can be. The next one waits for
-   * the answer. Poolers give their clients the key of a session that is none of the server's (PgBouncer, `BackendKeyData`).
-   */
-  learn(): void {
-    if (this.#directness !== "wanted" || !this.#config.mayPrepare()) return;
-    this.#directness = "asked";
-    const { processID } = this.#client as unknown as Backend;
-    void this.#aside("SELECT pg_backend_pid() AS pid", ({ rows }) => {
-      if (rows[0]!["pid"] === processID) this.#prepared = new PreparedStatements();
-    });
-  }
-
-  /** Never rejects. */
-  #aside(sql: string, onAnswer: (result: SqlResult) => void): Promise<void> {
     const ended = (): void => void (this.#touching = undefined);
-    return (this.#touching ??= this.#send(sql, [], ANSWER_TIMEOUT_MS).then(onAnswer).then(ended, ended));
+    return (this.#touching ??= this.#send("SELECT 1", [], ANSWER_TIMEOUT_MS).then(ended, ended));
+  }
+
+  /** Whether to `learn` before the next user: one wanted statements prepared, and nobody knows whether they can be. */
+  get curious(): boolean {
+    return this.#directness === "wanted" && this.#config.mayPrepare();
+  }
+
+  /** Poolers give their clients the key of a session that is none of the server's (PgBouncer, `BackendKeyData`). Never rejects. */
+  async learn(): Promise<void> {
+    this.#directness = "asked";
+    try {
+      const { rows } = await this.#send("SELECT pg_backend_pid() AS pid", [], LEARN_LIMIT_MS);
+      if (rows[0]!["pid"] === (this.#client as unknown as Backend).processID) this.#prepared = new PreparedStatements();
+    } catch {
+      // Where it is not lost, it serves without.
+    }
   }
 
   async #send(sql: string, params: readonly unknown[] | undefined, limitMs: number): Promise<SqlResult> {
@@ -231,10 +226,16 @@ export class PooledConnection {
     if (outcome.error === undefined) return outcome;
     // Of whoever asked: as it comes it leads to the socket.
     if (outcome.error instanceof Error) Error.captureStackTrace(outcome.error);
-    if (outcome.outdated && sqlState(outcome.error) === UNKNOWN_STATEMENT) this.#config.onSessionChanged();
+    if (outcome.outdated) this.#forgetPrepared(outcome.error);
     const error = this.#judge(outcome.error);
     if (this.#lost) throw error;
     return outcome;
+  }
+
+  /** All of them, as what happened to one may have happened to others. */
+  #forgetPrepared(error: unknown): void {
+    this.#prepared?.forget();
+    if (sqlState(error) === UNKNOWN_STATEMENT) this.#config.onSessionChanged();
   }
 
   #limit(limitMs: number): NodeJS.Timeout | undefined {

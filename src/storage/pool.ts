@@ -71,8 +71,8 @@ export class ConnectionPool {
   release(connection: PooledConnection): void {
     if (!connection.reusable || this.#closing !== undefined) return this.discard(connection);
     this.#reachable = true;
+    if (connection.curious) return void connection.learn().then(() => this.release(connection));
     this.#lent.delete(connection);
-    connection.learn();
     const waiter = this.#nextWaiter();
     if (waiter !== undefined) return this.#serve(waiter, connection);
     connection.rest();
@@ -196,6 +196,8 @@ export class ConnectionPool {
   }
 
   #onLost(connection: PooledConnection): void {
+    // One that was discarded tells nothing of the server.
+    if (!this.#open.has(connection)) return;
     const index = this.#idle.indexOf(connection);
     if (index >= 0) {
       this.#idle.splice(index, 1);

@@ -1,12 +1,13 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Listener, ListenerHandlers, OwnedTransaction, QueryOptions, Row, Statement, Storage, Transaction } from "../contract/storage.js";
 import { MeshConfigurationError } from "../errors.js";
-import { onlyResult, type PooledConnection } from "./connection.js";
+import type { PooledConnection } from "./connection.js";
 import { sqlState } from "./connection-errors.js";
 import { PostgresListener } from "./listener.js";
 import { channelName, quoteIdentifier } from "./names.js";
 import { checkPostgresOptions, type PostgresOptions } from "./options.js";
 import { ConnectionPool } from "./pool.js";
+import { onlyResult } from "./statement-batch.js";
 import { PostgresTransaction, type TransactionHost } from "./transaction.js";
 
 export type { PostgresOptions } from "./options.js";
@@ -55,7 +56,7 @@ class PostgresStorage implements Storage, TransactionHost {
   async query<T = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<T[]> {
     const connection = await this.acquire(options, options?.reserved);
     try {
-      const { rows } = await connection.query(sql, params, options);
+      const { rows } = await connection.query(sql, params, options, true);
       return rows as T[];
     } finally {
       this.#pool.release(connection);
@@ -64,13 +65,20 @@ class PostgresStorage implements Storage, TransactionHost {
 
   async queryThen<T = Row>(first: Statement, next: Statement): Promise<{ readonly rows: T[]; readonly next: Promise<void> }> {
     const connection = await this.acquire(undefined);
-    const sent = connection.queryThen(first, next);
-    const release = (): void => this.#pool.release(connection);
-    sent.then(({ answerToNext }) => answerToNext).then(release, release);
-    const { outcome, answerToNext } = await sent;
-    const answer = await outcome;
-    if (answer.outdated) return this.queryThen(first, next);
-    return { rows: onlyResult(answer).rows as T[], next: answerToNext.then(() => undefined) };
+    let sent: ReturnType<PooledConnection["queryThen"]> | undefined;
+    try {
+      sent = connection.queryThen(first, next);
+      let outcome = await sent.outcome;
+      if (outcome.outdated) {
+        await settled(sent.answerToNext);
+        // The second again too: it is to follow the first.
+        sent = connection.queryThen(first, next);
+        outcome = await sent.outcome;
+      }
+      return { rows: onlyResult(outcome).rows as T[], next: sent.answerToNext.then(() => undefined) };
+    } finally {
+      void settled(sent?.answerToNext).then(() => this.#pool.release(connection));
+    }
   }
 
   async transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: QueryOptions): Promise<T> {
@@ -126,6 +134,10 @@ class PostgresStorage implements Storage, TransactionHost {
   acquire(options: QueryOptions | undefined, reserved = false): Promise<PooledConnection> {
     return this.#pool.acquire(options?.acquireTimeoutMs ?? ACQUIRE_TIMEOUT_MS, reserved);
   }
+}
+
+async function settled(promise: Promise<unknown> | undefined): Promise<void> {
+  await promise?.catch(() => undefined);
 }
 
 async function ensureSchema(storage: Storage): Promise<void> {

@@ -13,6 +13,11 @@ export interface BatchOutcome {
   readonly outdated: boolean;
 }
 
+export function onlyResult({ results, error }: BatchOutcome): SqlResult {
+  if (error !== undefined) throw error;
+  return results[0]!;
+}
+
 export interface SqlResult {
   readonly rows: Row[];
   /** Command tag: `SELECT`, `COMMIT`, … */
@@ -137,15 +142,9 @@ export class StatementBatch implements pg.Submittable {
   }
 
   #end(error: unknown): void {
-    this.#resolve({ results: this.#results, error, outdated: error !== undefined && this.#isOutdated(error) });
-    this.onEnd();
-  }
-
-  #isOutdated(error: unknown): boolean {
     const failed = this.#statements[this.#results.length];
-    if (failed === undefined || !failed.byName || !mayBeOutdated(error)) return false;
-    failed.prepared!.ready = false;
-    return true;
+    this.#resolve({ results: this.#results, error, outdated: failed?.byName === true && mayBeOutdated(error) });
+    this.onEnd();
   }
 
   #statementDone(): void {

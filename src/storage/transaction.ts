@@ -154,13 +154,13 @@ export class PostgresTransaction implements OwnedTransaction {
   async #begin(statements: readonly Statement[]): Promise<BatchOutcome> {
     const connection = this.#connection;
     try {
-      return await connection.queryAll(statements);
+      return await connection.queryAll(statements, true);
     } catch (error) {
       // One that was given up for its silence may be at work on a statement that is slow everywhere.
       if (!connection.lost || connection.silent) throw error;
       this.#host.discard(connection);
       this.#connection = await this.#host.acquire(this.#options);
-      return this.#connection.queryAll(statements);
+      return this.#connection.queryAll(statements, true);
     }
   }
 

@@ -85,6 +85,16 @@ test("a transaction opened by hand does not stay on a pooled connection", async 
   assert.notEqual(await pidOf(storage), pid);
 });
 
+test("a connection that the pool has closed by itself does not make the server look unreachable", async (t) => {
+  const storage = await open(t, { poolSize: 1 });
+  const pid = await pidOf(storage);
+  await storage.query("BEGIN");
+  assert.equal(storage.stats().total, 0);
+  await until(() => withAdmin(async (admin) => (await admin.query("SELECT FROM pg_stat_activity WHERE pid = $1", [pid])).rowCount === 0));
+  await new Promise(setImmediate);
+  assert.equal(storage.stats().reachable, true);
+});
+
 test("a full pool fails within the limit, naming the pool's size and the wait", async (t) => {
   const storage = await open(t, { poolSize: 2 });
   const busy = [storage.begin(), storage.begin()];

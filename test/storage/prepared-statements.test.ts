@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, test, type TestContext } from "node:test";
-import type { Storage } from "#mesh/contract/storage.js";
+import type { OwnedTransaction, Storage } from "#mesh/contract/storage.js";
 import { openPostgres } from "#mesh/storage/postgres.js";
 import { createEmptyDatabase, type TestDatabase } from "../support/database.js";
 import { memoryLog, silentLog } from "../support/log.js";
-import { relayTo } from "../support/network.js";
+import { relayTo, type Relay } from "../support/network.js";
 
 let database: TestDatabase;
 before(async () => {
@@ -20,6 +20,7 @@ const DOUBLE = "SELECT $1::int * 2 AS twice";
 
 interface Watched {
   readonly storage: Storage;
+  readonly relay: Relay;
   /** How often this text went to the server. */
   sent(sql: string): number;
   /** What the connection that answers has prepared. */
@@ -39,6 +40,7 @@ async function watch(t: TestContext, { behindPooler = false, poolSize = 1 } = {}
   t.after(() => storage.close());
   return {
     storage,
+    relay,
     sent: (sql) => words.split(sql).length - 1,
     prepared: async () => (await storage.query<{ statement: string }>("SELECT statement FROM pg_prepared_statements")).map(({ statement }) => statement),
     warnings: () => lines.filter(({ level }) => level === 40).map(({ msg }) => msg),
@@ -119,18 +121,43 @@ for (const sql of ["DEALLOCATE ALL", "discard all", "SELECT 1; DEALLOCATE ALL; S
 }
 
 test("one that the session does not have, as where a pooler shares sessions unseen, is parsed anew in the same breath; from then on none is prepared, and one warning says so", async (t) => {
-  const { storage, prepared, warnings } = await watch(t, { poolSize: 3 });
-  const onEach = (work: () => Promise<unknown>): Promise<unknown[]> => Promise.all([work(), work(), work()]);
-  await onEach(() => storage.transaction((tx) => tx.query("SELECT pg_sleep(0.1), $1::int", [1], PREPARE)));
-  await onEach(() => storage.transaction(async (tx) => {
+  const { storage, warnings } = await watch(t, { poolSize: 3 });
+  const onEach = async <T>(work: (tx: OwnedTransaction) => Promise<T>): Promise<T[]> => {
+    const all = await Promise.all([1, 2, 3].map(() => storage.begin()));
+    const results = await Promise.all(all.map(work));
+    await Promise.all(all.map((tx) => tx.commit()));
+    return results;
+  };
+  await onEach((tx) => tx.query("SELECT $1::int", [1], PREPARE));
+  await onEach(async (tx) => {
     await twice(tx, 1);
     await tx.query(DROP_UNSEEN);
-  }));
-  assert.deepEqual(await onEach(() => storage.transaction(async (tx) => [await twice(tx, 2), await tx.query("SELECT pg_sleep(0.1)")][0])), [4, 4, 4]);
-  assert.deepEqual(await onEach(() => twice(storage, 3)), [6, 6, 6]);
-  assert.deepEqual(await prepared(), []);
+  });
+  assert.deepEqual(await onEach((tx) => twice(tx, 2)), [4, 4, 4]);
+  assert.deepEqual(await onEach((tx) => twice(tx, 3)), [6, 6, 6]);
+  assert.deepEqual(await onEach((tx) => tx.query("SELECT statement FROM pg_prepared_statements")), [[], [], []]);
   assert.equal(warnings().length, 1);
   assert.match(warnings()[0]!, /pooler/);
+});
+
+test("alone, outside of a transaction, it is parsed anew too", async (t) => {
+  const { storage, prepared } = await watchLearned(t);
+  await twice(storage, 1);
+  await storage.query(DROP_UNSEEN);
+  assert.equal(await twice(storage, 2), 4);
+  assert.deepEqual(await prepared(), []);
+});
+
+test("in a transaction that has failed already it is not executed by itself", async (t) => {
+  const { storage } = await watchLearned(t);
+  await storage.query("CREATE TABLE kept (i int)");
+  const keep = (session: Pick<Storage, "query">, i: number): Promise<unknown> => session.query("INSERT INTO kept VALUES ($1)", [i], PREPARE);
+  await keep(storage, 1);
+  await storage.query(DROP_UNSEEN);
+  const tx = await storage.begin();
+  await tx.query("SELECT 1 / $1::int", [0]).catch(() => keep(tx, 2)).catch(() => undefined);
+  await tx.rollback();
+  assert.deepEqual(await storage.query("SELECT * FROM kept"), [{ i: 1 }]);
 });
 
 test("where it is not the first of its transaction, that fails, and nothing of it is done", async (t) => {
@@ -179,18 +206,45 @@ for (const [what, versions] of Object.entries(CHANGES)) {
     assert.deepEqual(await prepared(), [sql]);
     assert.deepEqual(warnings(), []);
     await storage.query("DROP FUNCTION changing");
+    const call = { sql, params: ["7"], prepare: true };
+    await assert.rejects(storage.queryThen(call, { sql: DOUBLE, params: [1] }), { code: "42883" });
     await assert.rejects(storage.query(sql, ["7"], PREPARE), { code: "42883" });
   });
 }
+
+test("two in one round trip, both made anew, are both parsed anew", async (t) => {
+  const { storage } = await watchLearned(t);
+  const make = (columns: string, values: string): Promise<unknown> =>
+    storage.query(["one", "two"].map((name) => `DROP FUNCTION IF EXISTS ${name}; CREATE FUNCTION ${name}() RETURNS TABLE (${columns}) LANGUAGE sql AS $$ SELECT ${values} $$`).join(";"));
+  const both = ["one", "two"].map((name) => ({ sql: `SELECT * FROM ${name}()`, params: [], prepare: true }));
+  for (const [columns, values, row] of [["a int", "1", { a: 1 }], ["a int, b int", "1, 2", { a: 1, b: 2 }]] as const) {
+    await make(columns, values);
+    const tx = await storage.begin();
+    assert.deepEqual(await tx.queryAll(both), { rows: [[row], [row]], error: undefined });
+    await tx.commit();
+  }
+});
+
+test("who comes while a connection has no answer to whether it can, gets another one", async (t) => {
+  const { storage, relay } = await watch(t, { poolSize: 2 });
+  const pass = relay.rewrite;
+  relay.rewrite = (sent) => (sent.includes("pg_backend_pid") ? Buffer.alloc(0) : pass(sent));
+  assert.equal(await twice(storage, 1), 2);
+  assert.deepEqual(await storage.query("SELECT $1::int AS i", [7], { acquireTimeoutMs: 2_000 }), [{ i: 7 }]);
+  await storage.close(0);
+});
 
 test("an error that a statement raises by itself costs no connection, whatever its code", async (t) => {
   const { storage, warnings } = await watchLearned(t);
   const pid = async (): Promise<unknown> => (await storage.query("SELECT pg_backend_pid() AS pid"))[0]!["pid"];
   const before = await pid();
-  await assert.rejects(storage.query("EXECUTE never_prepared"), { code: "26000" });
+  for (const options of [{}, PREPARE]) await assert.rejects(storage.query("EXECUTE never_prepared", [], options), { code: "26000" });
   await storage.query("CREATE FUNCTION refuses(state text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN IF state <> '' THEN RAISE EXCEPTION 'no' USING ERRCODE = state; END IF; END $$");
-  await storage.query("SELECT refuses($1)", [""], PREPARE);
-  for (const state of ["42501", "0A000", "22012"]) await assert.rejects(storage.query("SELECT refuses($1)", [state], PREPARE), { code: state });
+  const refuses = (state: string): Promise<unknown> => storage.query("SELECT refuses($1)", [state], PREPARE);
+  for (const state of ["42501", "0A000", "22012"]) {
+    await refuses("");
+    await assert.rejects(refuses(state), { code: state });
+  }
   assert.equal(await pid(), before);
   assert.deepEqual(warnings(), []);
 });
