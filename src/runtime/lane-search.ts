@@ -5,7 +5,7 @@ const SLOW_MS = 3;
 /** So many in a row must have been slow, of which the fastest counts: one may have waited for a processor. */
 const TELLING_SEARCHES = 3;
 /** From one such search to the next, in times of what it took, so that few new jobs wait for one. */
-const PAUSE = { factor: 100, longestMs: 5_000 };
+const PAUSE = { factor: 200, longestMs: 5_000 };
 /** Jobs become visible in another order than that of their ids, but mostly within this time. */
 const LAG_MS = 500;
 

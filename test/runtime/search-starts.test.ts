@@ -60,7 +60,7 @@ describe("where a claim begins to search its lane", () => {
     for (let id = 1; id < 20; id++, pass(200)) assert.equal(claim({ ids: [id], newest: id }), undefined);
   });
 
-  it("is the beginning for a hundredth of the time where that is slow, and else where the end was a moment ago", (t) => {
+  it("is the beginning for a two-hundredth of the time where that is slow, and else where the end was a moment ago", (t) => {
     const { pass, claim, known } = starts(t, "a");
     known();
     const begun = Array.from({ length: 1_000 }, (_, id) => {
@@ -68,7 +68,7 @@ describe("where a claim begins to search its lane", () => {
       return claim({ tookMs: fromBeginning(20), newest: id + 1 });
     });
     const whole = begun.filter((from) => from === undefined).length;
-    assert.ok(whole >= 6 && whole <= 8, `${whole} of 1000 claims, one each 10 ms, searched for 20 ms`);
+    assert.ok(whole >= 4 && whole <= 6, `${whole} of 1000 claims, one each 10 ms, searched for 20 ms`);
     for (const [id, from] of begun.entries()) {
       // Between half a second and a second ago.
       if (from !== undefined && id > 100) assert.ok(id - Number(from) >= 50 && id - Number(from) <= 101, `${from} at ${id}`);
@@ -88,7 +88,7 @@ describe("where a claim begins to search its lane", () => {
     known();
     for (let n = 0; n < 100; n++, pass(10)) assert.equal(claim({ tookMs: n % 3 === 0 ? 2 : 80 }), undefined);
     for (const tookMs of [80, 10, 80]) claim({ tookMs });
-    pass(999);
+    pass(1_999);
     assert.equal(claim(), "1");
     pass(1);
     assert.equal(claim(), undefined);
