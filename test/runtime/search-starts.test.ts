@@ -126,7 +126,7 @@ describe("where a claim begins to search its lane", () => {
     slow(20, 1_000);
     pass(600);
     claim({ newest: 1_000 });
-    pass(1_400);
+    pass(3_400);
     assert.equal(claim({ tookMs: 20, ids: quota(1), newest: 1_001 }), undefined);
     assert.equal(claim({ ids: quota(11), newest: 1_002 }), "10");
     assert.equal(claim({ ids: [21, 1_002], newest: 1_002 }), "20");
@@ -152,7 +152,7 @@ describe("where a claim begins to search its lane", () => {
     claim();
     claim();
     claimOf(["b"]);
-    pass(1_899);
+    pass(3_899);
     assert.deepEqual(due, []);
     pass(1);
     assert.deepEqual(due, ["a"]);
