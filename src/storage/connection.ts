@@ -1,16 +1,11 @@
 import { Socket } from "node:net";
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
-import pg from "pg";
 import type { QueryOptions, Statement } from "../contract/storage.js";
 import { requestCancel, type Backend } from "./cancel-request.js";
+import { createClient, endClient, type Client, type ConnectionConfig } from "./client.js";
 import { databaseUnavailable, meansUnavailable, sqlState, UNKNOWN_STATEMENT } from "./connection-errors.js";
 import { PreparedStatements } from "./prepared-statements.js";
 import { onlyResult, StatementBatch, type BatchOutcome, type SqlResult } from "./statement-batch.js";
-
-export interface ConnectionConfig {
-  readonly url: string;
-  readonly applicationName: string;
-}
 
 export interface PooledConnectionConfig extends ConnectionConfig {
   /** Whether statements may be prepared, where the connection leads to the server itself. */
@@ -25,9 +20,6 @@ export interface PooledConnectionConfig extends ConnectionConfig {
 export const ANSWER_TIMEOUT_MS = 30_000;
 
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-const CONNECT_TIMEOUT_MS = 5_000;
-const KEEP_ALIVE_DELAY_MS = 10_000;
-const GOODBYE_MS = 1_000;
 const LEARN_LIMIT_MS = 5_000;
 const DROPS_PREPARED = /(?:^|;)\s*(?:deallocate|discard)\b/i;
 /** A connection idle for longer may have been closed by the server without our having read so yet. */
@@ -35,38 +27,9 @@ const STALE_AFTER_MS = 100;
 
 const limitOf = ({ answerTimeoutMs = ANSWER_TIMEOUT_MS }: Statement): number => answerTimeoutMs;
 
-export function createClient({ url, applicationName }: ConnectionConfig, socket = new Socket()): pg.Client {
-  const client = new pg.Client({
-    stream: () => socket,
-    connectionString: url,
-    application_name: applicationName,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    keepAlive: true,
-    keepAliveInitialDelayMillis: KEEP_ALIVE_DELAY_MS,
-  });
-  // A client that emits `error` with nobody listening ends the process.
-  client.on("error", () => undefined);
-  return client;
-}
-
-/** Says goodbye to the server; cuts the socket where that takes too long. Never rejects, never hangs. */
-export function endClient(client: pg.Client): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(limit);
-      resolve();
-    };
-    const limit = setTimeout(() => {
-      client.connection.stream.destroy();
-      done();
-    }, GOODBYE_MS);
-    client.end().then(done, done);
-  });
-}
-
 /** One connection of the pool, and whether it still is one. */
 export class PooledConnection {
-  readonly #client: pg.Client;
+  readonly #client: Client;
   /** Below the encryption, where there is one. */
   readonly #socket: Socket;
   readonly #config: PooledConnectionConfig;
@@ -83,7 +46,7 @@ export class PooledConnection {
   #touching: Promise<void> | undefined;
   #idleSince = 0;
 
-  private constructor(client: pg.Client, socket: Socket, config: PooledConnectionConfig) {
+  private constructor(client: Client, socket: Socket, config: PooledConnectionConfig) {
     this.#client = client;
     this.#socket = socket;
     this.#config = config;

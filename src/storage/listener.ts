@@ -5,7 +5,7 @@ import { backOffMs } from "../back-off.js";
 import type { Listener, ListenerHandlers } from "../contract/storage.js";
 import type { Logger } from "../logger.js";
 import { MeshConfigurationError, toError } from "../errors.js";
-import { createClient, endClient } from "./connection.js";
+import { createClient, endClient } from "./client.js";
 import { connectFailure } from "./connection-errors.js";
 import { quoteIdentifier } from "./names.js";
 

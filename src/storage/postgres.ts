@@ -70,14 +70,14 @@ class PostgresStorage implements Storage, TransactionHost {
       sent = connection.queryThen(first, next);
       let outcome = await sent.outcome;
       if (outcome.outdated) {
-        await settled(sent.answerToNext);
+        await Promise.allSettled([sent.answerToNext]);
         // The second again too: it is to follow the first.
         sent = connection.queryThen(first, next);
         outcome = await sent.outcome;
       }
       return { rows: onlyResult(outcome).rows as T[], next: sent.answerToNext.then(() => undefined) };
     } finally {
-      void settled(sent?.answerToNext).then(() => this.#pool.release(connection));
+      void Promise.allSettled([sent?.answerToNext]).then(() => this.#pool.release(connection));
     }
   }
 
@@ -134,10 +134,6 @@ class PostgresStorage implements Storage, TransactionHost {
   acquire(options: QueryOptions | undefined, reserved = false): Promise<PooledConnection> {
     return this.#pool.acquire(options?.acquireTimeoutMs ?? ACQUIRE_TIMEOUT_MS, reserved);
   }
-}
-
-async function settled(promise: Promise<unknown> | undefined): Promise<void> {
-  await promise?.catch(() => undefined);
 }
 
 async function ensureSchema(storage: Storage): Promise<void> {

@@ -4,7 +4,7 @@ import type { Logger } from "../logger.js";
 import { MeshError, toError } from "../errors.js";
 import { ANSWER_TIMEOUT_MS, type PooledConnection } from "./connection.js";
 import { databaseUnavailable, sqlState } from "./connection-errors.js";
-import type { BatchOutcome, SqlResult } from "./statement-batch.js";
+import { onlyResult, type BatchOutcome, type SqlResult } from "./statement-batch.js";
 
 type Hook = () => void | Promise<void>;
 
@@ -138,9 +138,7 @@ export class PostgresTransaction implements OwnedTransaction {
       this.#endedByHand = this.#connection.outsideTransaction;
       return result;
     }
-    const { results, error } = await this.#sendAll([{ sql, params, answerTimeoutMs: options?.answerTimeoutMs, prepare: options?.prepare }]);
-    if (error !== undefined) throw error;
-    return results[0]!;
+    return onlyResult(await this.#sendAll([{ sql, params, answerTimeoutMs: options?.answerTimeoutMs, prepare: options?.prepare }]));
   }
 
   async #sendAll(statements: readonly Statement[]): Promise<BatchOutcome> {
